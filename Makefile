@@ -1,0 +1,88 @@
+# Everything here installs what it lacks (Debian: apt-get, with sudo unless root) and then does its work.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# rustup's directory may not be in the PATH of a fresh machine, nginx's (/usr/sbin) is not in an ordinary user's.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+CARGO ?= cargo
+# In CI the committed Cargo.lock is the truth; at a desk cargo may bring it up to date.
+LOCKED := $(if $(CI),--locked)
+
+# command:package, in Debian's names.
+BUILD_TOOLS := cc:build-essential cmake:cmake
+TEST_TOOLS := $(BUILD_TOOLS) redis-server:redis-server curl:curl
+BENCH_TOOLS := $(BUILD_TOOLS) nginx:nginx wrk:wrk taskset:util-linux python3:python3
+
+# Installs the packages whose commands are missing. Package lists are fetched only when the ones at hand do not do.
+define install_missing
+@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust, see https://rustup.rs" >&2; exit 1; }; \
+missing=(); \
+for tool in $(1); do command -v "$${tool%%:*}" >/dev/null || missing+=("$${tool##*:}"); done; \
+[ $${#missing[@]} -gt 0 ] || exit 0; \
+if ! command -v apt-get >/dev/null; then \
+	echo "missing: $${missing[*]} (Debian's package names). Install them with this system's package manager." >&2; exit 1; \
+fi; \
+as_root=(env); \
+if [ "$$(id -u)" -ne 0 ]; then \
+	command -v sudo >/dev/null || { echo "missing: $${missing[*]}. Not root and no sudo: as root, run: apt-get install $${missing[*]}" >&2; exit 1; }; \
+	as_root=(sudo env); \
+fi; \
+apt=("$${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120); \
+install=("$${apt[@]}" install -y --no-install-recommends "$${missing[@]}"); \
+echo "installing: $${missing[*]}"; \
+"$${install[@]}" || { "$${apt[@]}" update && "$${install[@]}"; }
+endef
+
+.PHONY: help run test check format lint docs test-build bench build-tools test-tools bench-tools
+
+help: ## This list.
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+
+run: build-tools ## Build the release binary and run `forebay demo`: an app with Forebay in front of it.
+	$(CARGO) run --release $(LOCKED) --bin forebay -- demo
+
+# The documentation's examples come first, so that the summary of the whole run is the last thing to read.
+test: test-tools ## All tests.
+	$(CARGO) test $(LOCKED) --doc
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; exec $(CARGO) nextest run $(LOCKED) $(if $(CI),--profile ci); \
+	else \
+		set -x; exec $(CARGO) test $(LOCKED) --lib --bins --tests $(if $(CI),--no-fail-fast); \
+	fi
+
+test-build: test-tools
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		set -x; exec $(CARGO) nextest run $(LOCKED) --no-run; \
+	else \
+		set -x; exec $(CARGO) test $(LOCKED) --lib --bins --tests --no-run; \
+	fi
+
+check: format lint docs ## Formatting, lints and documentation, warnings denied.
+
+format:
+	$(CARGO) fmt --check
+
+lint: build-tools
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+
+# Private items too: the documentation is read by those who work on them.
+docs: build-tools
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --document-private-items
+
+bench: bench-tools ## Micro-benches, then Forebay and nginx side by side (benches/compare).
+	$(CARGO) bench $(LOCKED) --benches
+	$(CARGO) build $(LOCKED) --release --bin forebay
+	python3 benches/compare/compare.py
+
+build-tools:
+	$(call install_missing,$(BUILD_TOOLS))
+
+test-tools:
+	$(call install_missing,$(TEST_TOOLS))
+
+bench-tools:
+	$(call install_missing,$(BENCH_TOOLS))

@@ -1,0 +1,102 @@
+//! Arguments → what to do → exit status.
+
+mod check;
+pub mod demo;
+mod explain;
+mod run;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The command line was wrong (EX_USAGE of sysexits.h).
+const USAGE: u8 = 64;
+/// An address cannot be bound, a file cannot be written (EX_UNAVAILABLE).
+const UNAVAILABLE: u8 = 69;
+/// The configuration was wrong (EX_CONFIG).
+const CONFIGURATION: u8 = 78;
+
+/// A caching reverse proxy in front of an application that already works.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 success, 64 wrong usage, 69 an address or file cannot be used, 78 wrong configuration.\n\n\
+    Example:\n  forebay run --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, until SIGTERM. SIGHUP takes up a changed configuration without dropping a connection
+    Run(Run),
+    /// Read a configuration file and tell everything that is wrong with it
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
+    /// Tell what would become of a request, without sending anything
+    Explain(Explain),
+    /// Try it out: a small built-in application with Forebay in front of it
+    Demo {
+        /// Where Forebay listens
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", required_unless_present = "upstream", conflicts_with_all = ["upstream", "listen"])]
+    config: Option<PathBuf>,
+    /// Where the application is: http://HOST:PORT, https://HOST or unix:/PATH. Does without a file
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where to listen [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDRESS", requires = "upstream")]
+    listen: Option<String>,
+    /// Take up the file whenever it changes, as on SIGHUP
+    #[arg(long, requires = "config")]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// The configuration file
+    file: PathBuf,
+    /// The request's method
+    method: String,
+    /// The request's URL: http://HOST/PATH?QUERY
+    url: String,
+    /// A field of the request, "Name: value"; can be repeated
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    header: Vec<String>,
+}
+
+/// Reads the arguments of this process and does what they say.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // A closed terminal is no reason to fail differently.
+            let _ = error.print();
+            return if wrong { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Run(options) => run::run(&options),
+        Command::Check { file } => check::check(&file),
+        Command::Schema => {
+            println!("{}", crate::config::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Explain(options) => explain::explain(&options),
+        Command::Demo { listen } => run::demo(listen),
+    }
+}

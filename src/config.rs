@@ -1,0 +1,364 @@
+//! The configuration that the rest of the program runs on: resolved, checked and immutable.
+//!
+//! What was typed is `FileConfig` in [`file`]; [`resolve`] gives every key its default and
+//! checks the rules between keys. Nothing here is an `Option` that means "the default": `None` always has a meaning of
+//! its own, and says which.
+
+pub mod address;
+mod changes;
+mod defaults;
+pub mod diagnostic;
+pub mod environment;
+pub mod file;
+mod later;
+mod load;
+mod report;
+mod resolve;
+mod template;
+pub mod units;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use ipnet::IpNet;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use environment::Environment;
+pub use file::schema;
+pub use load::Loaded;
+
+/// Everything that one configuration file says, with defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Peers whose forwarding fields and PROXY protocol headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// At least one; a [`Route`] names its upstream by index.
+    pub upstreams: Vec<Upstream>,
+    /// In order of the file: the first match wins. An implied catch-all stands last.
+    pub routes: Vec<Route>,
+    pub cache: Cache,
+    /// `None`: no metrics listener.
+    pub metrics: Option<SocketAddr>,
+    pub log: Log,
+    pub server: Server,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub address: ListenAddress,
+    /// Answer every request with a 308 to the same URL with `https`.
+    pub redirect_to_https: bool,
+    /// Offer HTTP/2: by ALPN with TLS, by prior knowledge without.
+    pub http2: bool,
+    /// Expect a PROXY protocol header (v1 or v2) from trusted peers.
+    pub proxy_protocol: bool,
+    /// `None`: plain HTTP.
+    pub tls: Option<ListenerTls>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerTls {
+    /// At least one; the first serves clients whose SNI matches none.
+    pub certificates: Vec<Certificate>,
+    pub min_version: TlsVersion,
+    /// The `max-age` of `Strict-Transport-Security`. `None`: the field is not sent.
+    pub hsts: Option<Duration>,
+}
+
+/// A PEM chain and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A named pool of servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// At least one.
+    pub servers: Vec<UpstreamServer>,
+    pub host: HostPolicy,
+    /// `None`: plain HTTP.
+    pub tls: Option<UpstreamTls>,
+    /// Speak HTTP/2: by ALPN with TLS, by prior knowledge without.
+    pub http2: bool,
+    pub balance: Balance,
+    /// Idle connections kept open, per server.
+    pub keepalive: usize,
+    /// How long a connection may be idle before it is closed; shorter than the app's own limit.
+    pub keepalive_idle: Duration,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamServer {
+    pub address: ServerAddress,
+    /// Share of requests relative to the others, at least 1.
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// A name or IP literal (without brackets) and a port.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// What is sent as `Host` to the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The client's own.
+    Keep,
+    /// This name, with a port if it has one.
+    Send(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTls {
+    /// Sent as SNI, and verified. Never empty.
+    pub server_name: String,
+    /// PEM file of the authorities to trust. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    pub verify: Verify,
+    pub min_version: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Chain and name are checked.
+    Certificate,
+    /// Nothing is checked: any machine in between can read and change everything.
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConnections,
+}
+
+/// How long an upstream may take, by step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// From the request's end to the first byte of the response. `None`: unlimited.
+    pub first_byte: Option<Duration>,
+    /// Between two reads of a response body. `None`: unlimited.
+    pub between_bytes: Option<Duration>,
+    /// Between two writes of a request that made progress. `None`: unlimited.
+    pub send: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// From the file, or `route-N` (counted from 1), or `default` for the implied catch-all.
+    pub name: Arc<str>,
+    pub matches: Match,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Take the matched `path_prefix` off before the request is forwarded.
+    pub strip_prefix: bool,
+    pub request_headers: FieldEdits,
+    pub response_headers: FieldEdits,
+    pub cache: RouteCache,
+    /// `Some`: every response of this route is a stream. Streams are also known by their content type; they then
+    /// have [`Stream::default`]'s limits.
+    pub stream: Option<Stream>,
+    /// Bytes. `None`: unlimited.
+    pub max_request_body: Option<u64>,
+    /// Addresses that may use the route; checked after `deny`. Empty: everyone.
+    pub allow: Vec<IpNet>,
+    /// Addresses that get 403.
+    pub deny: Vec<IpNet>,
+    /// Forwarding and override fields that this route passes on although the sender is not trusted (lower case).
+    pub keep_fields: Vec<String>,
+}
+
+/// All conditions must hold; an empty one holds always.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Match {
+    pub hosts: Vec<HostPattern>,
+    /// The whole path. Segments may be captures.
+    pub path: Option<PathTemplate>,
+    /// Leading segments. `/api` covers `/api` and `/api/x`, not `/apiary`; a trailing `/` asks for something behind it
+    /// (or nothing: `/api/` covers `/api/` and `/api/x`, not `/api`).
+    pub path_prefix: Option<PathTemplate>,
+    /// One of these ends the path.
+    pub path_suffix: Vec<String>,
+    pub methods: Vec<Method>,
+    /// Lower-case field names with the value that one of their lines must have.
+    pub headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Lower case, without port.
+    Exact(String),
+    /// `*.example.com` as `.example.com`: one or more labels in front.
+    Wildcard(String),
+}
+
+/// A path with `{name}` segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathTemplate {
+    /// As typed, for messages.
+    pub text: String,
+    pub segments: Vec<Segment>,
+    /// Whether the text ends with `/` (and is more than that).
+    pub trailing_slash: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    Literal(String),
+    /// Exactly one non-empty segment, available as `{name}` in field values.
+    Capture(String),
+}
+
+/// Rewriting of one message's fields: first `remove`, then `set`, then `add`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FieldEdits {
+    /// Lower-case names.
+    pub remove: Vec<String>,
+    pub set: Vec<(String, ValueTemplate)>,
+    pub add: Vec<(String, ValueTemplate)>,
+    /// Responses: also those that are not 2xx or 3xx.
+    pub always: bool,
+}
+
+/// A field value with values of the request in it: `{client_ip} {host} {method} {path} {request_id}` and captures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueTemplate {
+    pub parts: Vec<ValuePart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValuePart {
+    Text(String),
+    ClientIp,
+    Host,
+    Method,
+    Path,
+    RequestId,
+    /// A capture of the route's path template.
+    Capture(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteCache {
+    /// Neither looked up nor stored.
+    Off,
+    On,
+}
+
+/// Limits of an event stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    /// From the request's end to the response head. `None`: unlimited.
+    pub first_event: Option<Duration>,
+    /// `None`: unlimited.
+    pub between_bytes: Option<Duration>,
+    /// After this much silence an SSE comment is sent, between two events. `None`: never.
+    pub heartbeat: Option<Duration>,
+}
+
+impl Default for Stream {
+    /// Of a stream that is known by its content type: its head has come within the upstream's own limit.
+    fn default() -> Self {
+        Self {
+            first_event: Some(defaults::FIRST_BYTE),
+            between_bytes: Some(defaults::STREAM_BETWEEN_BYTES),
+            heartbeat: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    pub memory: Memory,
+}
+
+/// L1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memory {
+    /// Bytes for everything that is stored, bookkeeping included.
+    pub size: u64,
+    /// Bytes; a larger response passes through unstored.
+    pub max_body: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    pub level: Level,
+    /// `None`: no access log.
+    pub access: Option<AccessLog>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    pub format: AccessFormat,
+    pub path: LogPath,
+    /// Share of requests that are logged, 0.0 to 1.0; errors and slow requests always are.
+    pub sample: f64,
+    /// A request that takes longer is logged at `warn`. `None`: none is slow.
+    pub slow: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    Json,
+    Combined,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPath {
+    Stdout,
+    Stderr,
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// At least 1; `auto` is the number of cores.
+    pub threads: usize,
+    /// Between SIGTERM and the end of accepting: `/readyz` fails, everything else works.
+    pub shutdown_delay: Duration,
+    /// How long open requests may take to finish.
+    pub shutdown_grace: Duration,
+    /// The same for event streams and WebSockets.
+    pub stream_grace: Duration,
+}

@@ -1,0 +1,27 @@
+//! What a running process cannot take over from a new configuration.
+
+use super::Config;
+
+impl Config {
+    /// The keys that differ in `new` and are only read at start. Empty: `new` can replace this one while it runs.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        let addresses = |config: &Self| -> Vec<_> {
+            config
+                .listeners
+                .iter()
+                .map(|listener| listener.address.clone())
+                .collect()
+        };
+        if addresses(self) != addresses(new) {
+            keys.push("listeners.address");
+        }
+        if self.metrics != new.metrics {
+            keys.push("metrics.listen");
+        }
+        if self.server.threads != new.server.threads {
+            keys.push("server.threads");
+        }
+        keys
+    }
+}

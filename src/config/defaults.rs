@@ -1,0 +1,36 @@
+//! What a key that is left out means.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// `forebay run --upstream` without `--listen`.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+/// Only this machine may read metrics unless someone says otherwise.
+pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9190);
+
+/// Idle connections for each server.
+pub const KEEPALIVE: u32 = 32;
+/// Common application servers close at 5 s; who closes first must be us, or a request meets a closing connection.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(4);
+pub const CONNECT: Duration = Duration::from_secs(10);
+pub const FIRST_BYTE: Duration = Duration::from_secs(30);
+pub const BETWEEN_BYTES: Duration = Duration::from_secs(30);
+pub const SEND: Duration = Duration::from_secs(30);
+
+/// A model may think for minutes between two events.
+pub const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
+
+/// Enough for uploads from forms; more is asked for by the route.
+pub const MAX_REQUEST_BODY: u64 = 10 << 20;
+
+/// L1, in bytes.
+pub const MEMORY_SIZE: u64 = 256 << 20;
+/// The largest body in L1, in bytes.
+pub const MEMORY_MAX_BODY: u64 = 8 << 20;
+
+/// Slower requests are logged at `warn`.
+pub const SLOW: Duration = Duration::from_secs(1);
+
+pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+pub const STREAM_GRACE: Duration = Duration::from_secs(300);

@@ -1,0 +1,125 @@
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::route::FileMatch;
+use super::scalar::{DurationOrNever, DurationText, Rate, SizeText};
+use super::shape::List;
+
+/// What is stored, and where.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileCache {
+    /// The longest heuristic freshness lifetime (RFC 9111 §4.2.2); 0s switches it off. Default: 1m.
+    pub heuristic_max: Option<DurationText>,
+    /// Targeted cache control fields (RFC 9213), the most specific first.
+    pub targeted_fields: Option<List<String>>,
+    /// The first tier.
+    pub memory: Option<FileMemory>,
+    /// The second tier. Default: none.
+    pub redis: Option<FileRedis>,
+    /// Fill the cache before clients ask.
+    pub warm: Option<FileWarm>,
+    /// What else is purged after a successful unsafe request, beside its own URI (RFC 9111 §4.4).
+    pub invalidate: Option<List<FileInvalidate>>,
+}
+
+/// The tier in memory.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileMemory {
+    /// For everything that is stored, bookkeeping included. Default: 256MiB.
+    pub size: Option<SizeText>,
+    /// A larger response is not stored. Default: 8MiB.
+    pub max_body: Option<SizeText>,
+    /// The longest freshness lifetime. Default: never, it is not shortened.
+    pub max_ttl: Option<DurationOrNever>,
+    /// What goes when the tier is full. Default: s3_fifo.
+    pub eviction: Option<EvictionName>,
+}
+
+/// What goes when a tier is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionName {
+    S3Fifo,
+    Lru,
+    Lfu,
+}
+
+/// The tier in Redis.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileRedis {
+    /// `redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://` or `unix:`.
+    #[schemars(required)]
+    pub url: Option<String>,
+    /// A file that holds the password.
+    pub password_file: Option<String>,
+    /// The password, best from the environment.
+    pub password: Option<String>,
+    /// Begins every key. Default: `forebay:`.
+    pub prefix: Option<String>,
+    /// How long a request waits for Redis. Default: 50ms.
+    pub deadline: Option<DurationText>,
+    /// A larger response is not stored. Default: 1MiB.
+    pub max_body: Option<SizeText>,
+    /// The longest freshness lifetime. Default: never, it is not shortened.
+    pub max_ttl: Option<DurationOrNever>,
+    /// When a response is written. Default: behind.
+    pub write: Option<WriteName>,
+    /// How long the first tier is trusted while purges cannot be followed. Default: never, it is trusted.
+    pub coherence_timeout: Option<DurationOrNever>,
+}
+
+/// When a response is written to the second tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteName {
+    /// After the client has it.
+    Behind,
+    /// Before the client has it.
+    Through,
+    /// Never.
+    Around,
+}
+
+/// Fill the cache before clients ask.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileWarm {
+    /// Default: true.
+    pub on_start: Option<bool>,
+    /// What to ask for.
+    #[schemars(required)]
+    pub sources: Option<List<FileWarmSource>>,
+    /// Again and again. Default: never.
+    pub every: Option<DurationOrNever>,
+    /// Requests at once. Default: 8.
+    pub concurrency: Option<u32>,
+    /// Default: 50/s.
+    pub rate: Option<Rate>,
+}
+
+/// What to ask for: one of these.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileWarmSource {
+    /// A file with a URL in each line.
+    pub urls: Option<String>,
+    /// The URL of a sitemap.
+    pub sitemap: Option<String>,
+    /// So many of the stored responses that were asked for most.
+    pub hottest: Option<u32>,
+}
+
+/// What else is purged after a successful unsafe request.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileInvalidate {
+    /// Which requests.
+    #[schemars(required)]
+    pub when: Option<FileMatch>,
+    /// May hold what the path captures: `user-{id}`.
+    #[schemars(required)]
+    pub purge_tags: Option<List<String>>,
+}

@@ -1,0 +1,272 @@
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use super::limit::FileRateLimit;
+use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, SizeOrUnlimited, SizeText, Text};
+use super::shape::{List, Map, OneOrMany, Switch};
+
+/// Declares the policies of a route once, for `routes` and `defaults` alike. `serde` could flatten one into the other only by
+/// giving up the errors for unknown keys.
+macro_rules! policies {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
+        /// Policies for every route that does not say otherwise.
+        #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct FileDefaults {
+            $($(#[doc = $doc])+ pub $name: Option<$type>,)+
+        }
+
+        /// What is done with which requests.
+        #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct FileRoute {
+            /// For logs and metrics. Default: `route-N`.
+            pub name: Option<String>,
+            /// Which requests; all conditions must hold. Default: every request.
+            #[serde(rename = "match")]
+            pub matches: Option<FileMatch>,
+            /// The name of an upstream. May be left out where there is only one.
+            pub upstream: Option<String>,
+            $($(#[doc = $doc])+ pub $name: Option<$type>,)+
+        }
+
+        /// The policies of a route, or of all.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct FilePolicies<'a> {
+            $(pub $name: Option<&'a $type>,)+
+        }
+
+        impl FileDefaults {
+            pub fn policies(&self) -> FilePolicies<'_> {
+                FilePolicies { $($name: self.$name.as_ref(),)+ }
+            }
+        }
+
+        impl FileRoute {
+            pub fn policies(&self) -> FilePolicies<'_> {
+                FilePolicies { $($name: self.$name.as_ref(),)+ }
+            }
+        }
+    };
+}
+
+policies! {
+    /// Take the matched `path_prefix` off before the request is forwarded. Default: false.
+    strip_prefix: bool,
+    /// Rewrite the fields of requests.
+    request_headers: FileRequestEdits,
+    /// Rewrite the fields of responses, after they were stored.
+    response_headers: FileResponseEdits,
+    /// Whether and how responses are stored. Default: on, as the origin says.
+    cache: Switch<FileCachePolicy>,
+    /// Every response is a stream: written as it arrives, never stored. Default: event streams only, by their content type.
+    stream: Switch<FileStream>,
+    /// A larger request body gets 413. Default: 10MiB.
+    max_request_body: SizeOrUnlimited,
+    /// Addresses that may use the route; others get 403. Default: everyone.
+    allow: List<Cidr>,
+    /// Addresses that get 403, checked before `allow`. Default: nobody.
+    deny: List<Cidr>,
+    /// Forwarding and override fields (like `X-Forwarded-Prefix` or `X-HTTP-Method-Override`) that are passed on to the upstream as
+    /// the client sent them, although it is not one of `trusted_proxies`. Default: none; they are removed or overwritten, because
+    /// apps believe them.
+    keep_fields: List<String>,
+    /// Compress responses.
+    compression: Switch<FileCompression>,
+    /// Limit requests of each client.
+    rate_limit: Switch<FileRateLimit>,
+}
+
+/// Conditions on a request; all must hold.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileMatch {
+    /// Names, or `"*.example.com"` for all below one.
+    pub host: Option<OneOrMany<String>>,
+    /// The whole path. `{name}` stands for a segment.
+    pub path: Option<String>,
+    /// Leading segments: `/api` covers `/api` and `/api/x`, not `/apiary`. `{name}` stands for a segment.
+    pub path_prefix: Option<String>,
+    /// What the path ends with.
+    pub path_suffix: Option<OneOrMany<String>>,
+    /// Methods, in upper case.
+    pub methods: Option<List<String>>,
+    /// Fields, each with the value that it must have.
+    pub headers: Option<Map<Text>>,
+}
+
+/// Rewriting of a request's fields: first `remove`, then `set`, then `add`. Values may hold
+/// `{client_ip} {host} {method} {path} {request_id}` and what the route's path captures.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileRequestEdits {
+    /// Fields to set, in the place of what the client sent.
+    pub set: Option<Map<Text>>,
+    /// Fields to add, beside what the client sent.
+    pub add: Option<Map<Text>>,
+    /// Fields to remove.
+    pub remove: Option<List<String>>,
+}
+
+/// Rewriting of a response's fields: first `remove`, then `set`, then `add`. Values may hold
+/// `{client_ip} {host} {method} {path} {request_id}` and what the route's path captures.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileResponseEdits {
+    /// Fields to set, in the place of what the upstream sent.
+    pub set: Option<Map<Text>>,
+    /// Fields to add, beside what the upstream sent.
+    pub add: Option<Map<Text>>,
+    /// Fields to remove.
+    pub remove: Option<List<String>>,
+    /// Also on responses that are not 2xx or 3xx. Default: false.
+    pub always: Option<bool>,
+}
+
+/// Limits of an event stream.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileStream {
+    /// From the request's end to the response. Default: the upstream's `first_byte`.
+    pub first_event: Option<DurationOrNever>,
+    /// Between two reads. Default: 300s.
+    pub between_bytes: Option<DurationOrNever>,
+    /// After this much silence a comment is sent, between two events. Default: never.
+    pub heartbeat: Option<DurationOrNever>,
+}
+
+/// How responses are stored.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileCachePolicy {
+    /// Freshness lifetime instead of the origin's, for 200, 203, 301 and 308. Default: the origin's.
+    pub ttl: Option<DurationText>,
+    /// Freshness lifetime where the origin gives none, for 200, 203, 301 and 308. Default: heuristic.
+    pub default_ttl: Option<DurationText>,
+    /// How long a stale response is served while it is fetched anew. Default: the origin's.
+    pub stale_while_revalidate: Option<DurationText>,
+    /// How long a stale response is served when the upstream fails. Default: the origin's.
+    pub stale_if_error: Option<DurationText>,
+    /// A larger response is not stored. Default: the tier's own limit.
+    pub max_size: Option<SizeText>,
+    /// Labels for purging.
+    pub tags: Option<List<String>>,
+    /// What selects a stored response beside method, scheme, host and path.
+    pub key: Option<FileKey>,
+    /// Freshness lifetime by status, also for errors.
+    pub statuses: Option<Map<DurationText>>,
+    /// What is done with responses that set a cookie. Default: bypass, they are not stored.
+    pub set_cookie: Option<SetCookieName>,
+    /// Whether the client's Cache-Control counts. Default: honour.
+    pub request_directives: Option<RequestDirectivesName>,
+    /// Where waiting requests share one fetch. Default: instance.
+    pub collapse: Option<Collapse>,
+}
+
+/// What selects a stored response.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileKey {
+    /// How the query counts.
+    pub query: Option<FileQueryKey>,
+    /// Request fields whose values count.
+    pub headers: Option<List<String>>,
+    /// `ignore`, or the names of the cookies that count.
+    pub cookies: Option<CookieKey>,
+}
+
+/// How the query counts for the cache key.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileQueryKey {
+    /// Parameters that do not count; `*` at the end stands for the rest.
+    pub ignore: Option<List<String>>,
+    /// Whether the order of parameters is of no matter. Default: false.
+    pub sort: Option<bool>,
+}
+
+/// How cookies count for the cache key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CookieKey {
+    Ignore,
+    Names(List<String>),
+}
+
+impl<'de> Deserialize<'de> for CookieKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CookieKeyVisitor)
+    }
+}
+
+struct CookieKeyVisitor;
+
+impl<'de> Visitor<'de> for CookieKeyVisitor {
+    type Value = CookieKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ignore or a list of cookie names")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<CookieKey, E> {
+        match text {
+            "ignore" => Ok(CookieKey::Ignore),
+            _ => Err(E::invalid_value(de::Unexpected::Other("text"), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<CookieKey, A::Error> {
+        List::deserialize(SeqAccessDeserializer::new(items)).map(CookieKey::Names)
+    }
+}
+
+impl JsonSchema for CookieKey {
+    fn schema_name() -> Cow<'static, str> {
+        "CookieKey".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "ignore" }, generator.subschema_for::<List<String>>()] })
+    }
+}
+
+/// What is done with responses that set a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SetCookieName {
+    /// They are not stored.
+    Bypass,
+    /// They are stored without the cookie.
+    Strip,
+}
+
+/// Whether the client's Cache-Control counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestDirectivesName {
+    Honour,
+    Ignore,
+}
+
+/// Compression of responses.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileCompression {
+    /// Smaller responses stay as they are. Default: 1KiB.
+    pub min_size: Option<SizeText>,
+    /// In the order of preference. Default: zstd, br, gzip.
+    pub codings: Option<List<CodingName>>,
+}
+
+/// A content coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CodingName {
+    Zstd,
+    Br,
+    Gzip,
+}

@@ -1,0 +1,163 @@
+//! The rules of keys that nothing uses yet (see [`later`](crate::config::later)). What is typed for them is checked all the same, so
+//! that a file written today is right on the day that they can be used.
+
+mod cache;
+mod upstream;
+
+use super::positive;
+use crate::config::diagnostic::KeyPath;
+use crate::config::file::scalar::DurationText;
+use crate::config::file::shape::Switch;
+use crate::config::file::{FileConfig, FilePolicies, FileRateLimit, LimitStore};
+use crate::config::report::Report;
+
+pub fn check(file: &FileConfig, report: &mut Report) {
+    let root = KeyPath::root();
+    if let Some(upstreams) = &file.upstreams {
+        for (path, _, typed) in upstreams.under(&root.key("upstreams")) {
+            upstream::check(typed, report, &path);
+        }
+    }
+    if let Some(typed) = &file.cache {
+        cache::check(typed, report, &root.key("cache"));
+    }
+    if let Some(typed) = &file.defaults {
+        policies(typed.policies(), file, report, &root.key("defaults"));
+    }
+    if let Some(routes) = &file.routes {
+        for (path, typed) in routes.under(&root.key("routes")) {
+            policies(typed.policies(), file, report, &path);
+        }
+    }
+    rate_limits(file, report, &root.key("rate_limits"));
+    concurrency(file, report, &root.key("concurrency"));
+    admin(file, report, &root.key("admin"));
+    if let Some(tracing) = &file.tracing {
+        let path = root.key("tracing").key("otlp");
+        match &tracing.otlp {
+            None => report.key(&path, "is missing", "like http://127.0.0.1:4318"),
+            Some(url) => http_url(report, &path, url),
+        }
+    }
+}
+
+fn policies(typed: FilePolicies<'_>, file: &FileConfig, report: &mut Report, path: &KeyPath) {
+    if let Some(Switch::With(typed)) = typed.cache {
+        cache::check_policy(typed, file, report, &path.key("cache"));
+    }
+    if let Some(Switch::With(compression)) = typed.compression {
+        let path = path.key("compression").key("codings");
+        if let Some(codings) = &compression.codings {
+            if codings.0.is_empty() {
+                report.value(
+                    &path,
+                    "must have at least one coding",
+                    "to switch it off, write compression: off",
+                );
+            }
+            for (index, coding) in codings.0.iter().enumerate() {
+                if coding.is_some() && codings.0[..index].contains(coding) {
+                    report.value(&path.index(index), "must not be there twice", "");
+                }
+            }
+        }
+    }
+    if let Some(Switch::With(limit)) = typed.rate_limit {
+        rate_limit(limit, report, &path.key("rate_limit"));
+    }
+}
+
+fn rate_limits(file: &FileConfig, report: &mut Report, path: &KeyPath) {
+    let Some(typed) = &file.rate_limits else {
+        return;
+    };
+    if let Some(limit) = &typed.default {
+        rate_limit(limit, report, &path.key("default"));
+    }
+    if typed.store == Some(LimitStore::Redis) {
+        needs_redis(file, report, &path.key("store"));
+    }
+}
+
+fn rate_limit(typed: &FileRateLimit, report: &mut Report, path: &KeyPath) {
+    match typed.requests {
+        None => report.key(&path.key("requests"), "is missing", "like 1000"),
+        Some(0) => report.value(
+            &path.key("requests"),
+            "must be at least 1",
+            "to let nobody in, use deny",
+        ),
+        Some(_) => {}
+    }
+    positive_text(report, &path.key("per"), typed.per.as_ref());
+}
+
+/// Reports that something works only with the second tier.
+fn needs_redis(file: &FileConfig, report: &mut Report, path: &KeyPath) {
+    let redis = KeyPath::root().key("cache").key("redis");
+    let is_there = file.cache.as_ref().is_some_and(|cache| cache.redis.is_some());
+    if !is_there && !report.is_broken(&redis) {
+        report.value(path, "needs cache.redis", "");
+    }
+}
+
+fn concurrency(file: &FileConfig, report: &mut Report, path: &KeyPath) {
+    if let Some(typed) = &file.concurrency {
+        if typed.max_in_flight == Some(0) {
+            report.value(&path.key("max_in_flight"), "must be at least 1", "");
+        }
+        positive_text(report, &path.key("queue_timeout"), typed.queue_timeout.as_ref());
+    }
+}
+
+fn admin(file: &FileConfig, report: &mut Report, path: &KeyPath) {
+    let Some(typed) = &file.admin else {
+        return;
+    };
+    let token_path = path.key("token_file");
+    match &typed.listen {
+        None => report.key(&path.key("listen"), "is missing", "like 127.0.0.1:9191"),
+        Some(listen) if !listen.0.ip().is_loopback() && typed.token_file.is_none() => {
+            report.key(
+                &token_path,
+                "is missing",
+                "beyond loopback, whoever reaches the listener could purge everything",
+            );
+        }
+        Some(_) => {}
+    }
+    if let Some(file) = &typed.token_file {
+        readable(report, &token_path, file);
+    }
+}
+
+fn positive_text(report: &mut Report, path: &KeyPath, duration: Option<&DurationText>) {
+    positive(report, path, duration.map(|duration| duration.0));
+}
+
+/// Reports a count of nothing.
+fn at_least_one(report: &mut Report, path: &KeyPath, count: Option<u32>) {
+    if count == Some(0) {
+        report.value(path, "must be at least 1", "");
+    }
+}
+
+fn status(report: &mut Report, path: &KeyPath, status: u16) {
+    if !(100..=599).contains(&status) {
+        report.value(path, "must be a status from 100 to 599", "");
+    }
+}
+
+fn http_url(report: &mut Report, path: &KeyPath, url: &str) {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let authority = host.and_then(|rest| rest.split(['/', '?', '#']).next());
+    if authority.and_then(crate::config::address::host_of_authority).is_none() {
+        report.value(path, "must be a URL that begins with http:// or https://", "");
+    }
+}
+
+fn readable(report: &mut Report, path: &KeyPath, file: &str) {
+    if let Err(error) = super::read_limited(std::path::Path::new(file)) {
+        report.value(path, format!("must be a file that can be read ({})", error.kind()), "");
+    }
+}

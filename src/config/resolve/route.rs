@@ -1,0 +1,290 @@
+//! Routes: what they match, where they lead and what they do on the way.
+
+mod fields;
+mod matching;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::upstream::{Only, Pools};
+use super::{NAME_RULE, is_name, positive};
+use crate::config::diagnostic::KeyPath;
+use crate::config::file::shape::{List, Switch};
+use crate::config::file::{FileConfig, FilePolicies, FileRoute};
+use crate::config::report::Report;
+use crate::config::{FieldEdits, Match, PathTemplate, Route, RouteCache, Stream, Upstream, defaults};
+
+pub use matching::resolve as resolve_match;
+
+/// The name of the implied catch-all.
+const DEFAULT: &str = "default";
+
+pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools) -> Vec<Route> {
+    let root = KeyPath::root();
+    let routes_path = root.key("routes");
+    let common = match &file.defaults {
+        Some(typed) => policies(typed.policies(), report, &root.key("defaults"), None),
+        None => Policies::default(),
+    };
+    let mut routes: Vec<Route> = Vec::new();
+    let mut paths: Vec<KeyPath> = Vec::new();
+    let typed_routes = file.routes.as_ref().map_or(&[][..], |routes| routes.0.as_slice());
+    for (index, typed) in typed_routes.iter().enumerate() {
+        let Some(typed) = typed else {
+            continue;
+        };
+        let path = routes_path.index(index);
+        let route = route(typed, index, report, &path, pools, &common);
+        if routes.iter().any(|other| other.name == route.name) {
+            report.value(&path.key("name"), "must not be the name of another route", "");
+        }
+        routes.push(route);
+        paths.push(path);
+    }
+    warn_unreachable(&routes, &paths, report);
+    warn_unused(file, &routes, pools, report);
+    if routes.iter().any(|route| matches_everything(&route.matches)) {
+        return routes;
+    }
+    match pools.only() {
+        Only::One(upstream) => {
+            if let Some(index) = routes.iter().position(|route| &*route.name == DEFAULT) {
+                report.value(
+                    &paths[index].key("name"),
+                    "must not be the name of the route that is implied for everything else",
+                    "choose another name",
+                );
+            }
+            routes.push(assemble(
+                DEFAULT.into(),
+                Match::default(),
+                upstream,
+                pools.upstreams.get(upstream),
+                &Policies::default(),
+                &common,
+            ));
+        }
+        Only::Several if file.routes.is_none() => report.key(
+            &routes_path,
+            "is missing",
+            "with several upstreams, routes say which one serves what",
+        ),
+        Only::Several | Only::Unknown => {}
+    }
+    routes
+}
+
+fn route(
+    typed: &FileRoute,
+    index: usize,
+    report: &mut Report,
+    path: &KeyPath,
+    pools: &Pools,
+    common: &Policies,
+) -> Route {
+    let name = match &typed.name {
+        Some(name) => {
+            if !is_name(name) {
+                report.value(&path.key("name"), NAME_RULE, "");
+            }
+            name.clone()
+        }
+        None => format!("route-{}", index + 1),
+    };
+    let matches = match &typed.matches {
+        Some(typed) => matching::resolve(typed, report, &path.key("match")),
+        None => Match::default(),
+    };
+    let upstream_path = path.key("upstream");
+    let upstream = match (&typed.upstream, pools.only()) {
+        (Some(name), _) => pools.find(report, &upstream_path, name),
+        (None, Only::One(index)) => Some(index),
+        (None, Only::Several) => {
+            report.key(
+                &upstream_path,
+                "is missing",
+                "with several upstreams, a route names one",
+            );
+            None
+        }
+        (None, Only::Unknown) => None,
+    };
+    if typed.strip_prefix == Some(true) && matches.path_prefix.is_none() {
+        report.key(
+            &path.key("strip_prefix"),
+            "needs match.path_prefix",
+            "there is nothing to take off",
+        );
+    }
+    let own = policies(typed.policies(), report, path, Some(&matches));
+    // Where something was reported the index does not count.
+    let upstream = upstream.unwrap_or(0);
+    assemble(
+        name.into(),
+        matches,
+        upstream,
+        pools.upstreams.get(upstream),
+        &own,
+        common,
+    )
+}
+
+/// The policies of a route, or of all. `None`: it says nothing about it.
+#[derive(Default)]
+struct Policies {
+    strip_prefix: Option<bool>,
+    request_headers: Option<FieldEdits>,
+    response_headers: Option<FieldEdits>,
+    cache: Option<RouteCache>,
+    stream: Option<Option<StreamLimits>>,
+    max_request_body: Option<Option<u64>>,
+    allow: Option<Vec<IpNet>>,
+    deny: Option<Vec<IpNet>>,
+    keep_fields: Option<Vec<String>>,
+}
+
+/// As [`Stream`], but the outer `None` leaves it to the upstream.
+#[derive(Default, Clone)]
+struct StreamLimits {
+    first_event: Option<Option<std::time::Duration>>,
+    between_bytes: Option<Option<std::time::Duration>>,
+    heartbeat: Option<std::time::Duration>,
+}
+
+/// `matches`: `None` for `defaults`, which cannot know what a route captures.
+fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath, matches: Option<&Match>) -> Policies {
+    let captures = matches.map(captures).unwrap_or_default();
+    Policies {
+        strip_prefix: typed.strip_prefix.copied(),
+        request_headers: typed
+            .request_headers
+            .map(|edits| fields::request(edits, report, &path.key("request_headers"), &captures)),
+        response_headers: typed
+            .response_headers
+            .map(|edits| fields::response(edits, report, &path.key("response_headers"), &captures)),
+        cache: typed.cache.map(|cache| match cache {
+            Switch::Off => RouteCache::Off,
+            Switch::On | Switch::With(_) => RouteCache::On,
+        }),
+        stream: typed.stream.map(|stream| match stream {
+            Switch::Off => None,
+            Switch::On => Some(StreamLimits::default()),
+            Switch::With(stream) => {
+                let path = path.key("stream");
+                let limits = StreamLimits {
+                    first_event: stream.first_event.as_ref().map(|limit| limit.0),
+                    between_bytes: stream.between_bytes.as_ref().map(|limit| limit.0),
+                    heartbeat: stream.heartbeat.as_ref().and_then(|heartbeat| heartbeat.0),
+                };
+                positive(report, &path.key("first_event"), limits.first_event.flatten());
+                positive(report, &path.key("between_bytes"), limits.between_bytes.flatten());
+                positive(report, &path.key("heartbeat"), limits.heartbeat);
+                Some(limits)
+            }
+        }),
+        max_request_body: typed.max_request_body.map(|limit| limit.0),
+        allow: typed.allow.map(networks),
+        deny: typed.deny.map(networks),
+        keep_fields: typed
+            .keep_fields
+            .map(|names| fields::keep(names, report, &path.key("keep_fields"))),
+    }
+}
+
+fn networks(list: &List<crate::config::file::scalar::Cidr>) -> Vec<IpNet> {
+    list.0.iter().flatten().map(|network| network.0).collect()
+}
+
+/// What the paths of a match capture.
+pub fn captures(matches: &Match) -> Vec<&str> {
+    let templates = [&matches.path, &matches.path_prefix];
+    templates
+        .into_iter()
+        .flatten()
+        .flat_map(PathTemplate::captures)
+        .collect()
+}
+
+fn assemble(
+    name: Arc<str>,
+    matches: Match,
+    upstream: usize,
+    pool: Option<&Upstream>,
+    own: &Policies,
+    common: &Policies,
+) -> Route {
+    let first_byte = pool.map_or(Some(defaults::FIRST_BYTE), |pool| pool.timeouts.first_byte);
+    let stream = own.stream.as_ref().or(common.stream.as_ref()).cloned().flatten();
+    let strips = own.strip_prefix.or(common.strip_prefix).unwrap_or(false);
+    Route {
+        name,
+        upstream,
+        strip_prefix: strips && matches.path_prefix.is_some(),
+        matches,
+        request_headers: said(&own.request_headers, &common.request_headers).unwrap_or_default(),
+        response_headers: said(&own.response_headers, &common.response_headers).unwrap_or_default(),
+        cache: own.cache.or(common.cache).unwrap_or(RouteCache::On),
+        stream: stream.map(|limits| Stream {
+            first_event: limits.first_event.unwrap_or(first_byte),
+            between_bytes: limits.between_bytes.unwrap_or(Some(defaults::STREAM_BETWEEN_BYTES)),
+            heartbeat: limits.heartbeat,
+        }),
+        max_request_body: own
+            .max_request_body
+            .or(common.max_request_body)
+            .unwrap_or(Some(defaults::MAX_REQUEST_BODY)),
+        allow: said(&own.allow, &common.allow).unwrap_or_default(),
+        deny: said(&own.deny, &common.deny).unwrap_or_default(),
+        keep_fields: said(&own.keep_fields, &common.keep_fields).unwrap_or_default(),
+    }
+}
+
+fn said<T: Clone>(own: &Option<T>, common: &Option<T>) -> Option<T> {
+    own.as_ref().or(common.as_ref()).cloned()
+}
+
+/// Whether no request can pass the route by.
+fn matches_everything(matches: &Match) -> bool {
+    let covers_all = |prefix: &PathTemplate| prefix.segments.is_empty();
+    let Match {
+        hosts,
+        path,
+        path_prefix,
+        path_suffix,
+        methods,
+        headers,
+    } = matches;
+    hosts.is_empty()
+        && path.is_none()
+        && path_prefix.as_ref().is_none_or(covers_all)
+        && path_suffix.is_empty()
+        && methods.is_empty()
+        && headers.is_empty()
+}
+
+fn warn_unreachable(routes: &[Route], paths: &[KeyPath], report: &mut Report) {
+    let Some(last) = routes.iter().position(|route| matches_everything(&route.matches)) else {
+        return;
+    };
+    for path in paths.iter().skip(last + 1) {
+        let name = &routes[last].name;
+        report.warn(
+            path,
+            format!("is never reached, because the route {name} before it matches every request"),
+            "move it up",
+        );
+    }
+}
+
+fn warn_unused(file: &FileConfig, routes: &[Route], pools: &Pools, report: &mut Report) {
+    // With one upstream the implied route may use it.
+    if let (Some(_), Only::Several) = (&file.routes, pools.only()) {
+        let path = KeyPath::root().key("upstreams");
+        for (index, upstream) in pools.upstreams.iter().enumerate() {
+            if routes.iter().all(|route| route.upstream != index) {
+                report.warn(&path.key(&upstream.name), "is not used by any route", "");
+            }
+        }
+    }
+}

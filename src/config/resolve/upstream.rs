@@ -1,0 +1,343 @@
+use std::net::IpAddr;
+
+use super::{NAME_RULE, Pem, check_pem, is_name, positive, tls_version};
+use crate::config::address::{UpstreamUrl, host_of_authority, is_host_name};
+use crate::config::diagnostic::{KeyPath, alternatives, nearest};
+use crate::config::file::shape::ShortOr;
+use crate::config::file::{BalanceName, FileConfig, FileServer, FileUpstream};
+use crate::config::report::Report;
+use crate::config::{
+    Balance, HostPolicy, ServerAddress, Timeouts, TlsVersion, Upstream, UpstreamServer, UpstreamTls, Verify, defaults,
+};
+
+/// A share beyond this against a server of weight 1 is a server switched off.
+const MAX_WEIGHT: u32 = 65_535;
+/// More idle connections to one server than it has ports for.
+const MAX_KEEPALIVE: u32 = 65_535;
+
+/// The upstreams, and what routes may call them.
+pub struct Pools {
+    pub upstreams: Vec<Upstream>,
+    /// Every name in the file, also of upstreams that are wrong.
+    names: Vec<(String, Option<usize>)>,
+    /// Names may be missing, because something about all of them was reported.
+    is_partial: bool,
+}
+
+impl Pools {
+    /// Index of the upstream that a route names. Reports an unknown name.
+    pub fn find(&self, report: &mut Report, path: &KeyPath, name: &str) -> Option<usize> {
+        if let Some((_, index)) = self.names.iter().find(|(known, _)| known == name) {
+            return *index;
+        }
+        if !self.is_partial {
+            let known = self.names.iter().map(|(name, _)| name.as_str());
+            let cure = match nearest(name, known.clone()) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("known: {}", alternatives(&known.collect::<Vec<_>>())),
+            };
+            report.value(path, "must be one of upstreams", cure);
+        }
+        None
+    }
+
+    /// Index of the upstream that needs no name.
+    pub fn only(&self) -> Only {
+        match self.names.as_slice() {
+            [(_, Some(index))] if !self.is_partial => Only::One(*index),
+            [_, _, ..] if !self.is_partial => Only::Several,
+            _ => Only::Unknown,
+        }
+    }
+}
+
+/// How many upstreams there are.
+pub enum Only {
+    One(usize),
+    Several,
+    /// Something was reported, so nothing can be said.
+    Unknown,
+}
+
+pub fn resolve(file: &FileConfig, report: &mut Report) -> Pools {
+    let root = KeyPath::root();
+    let (short, long) = (root.key("upstream"), root.key("upstreams"));
+    let mut pools = Pools {
+        upstreams: Vec::new(),
+        names: Vec::new(),
+        is_partial: report.is_broken(&short) || report.is_broken(&long),
+    };
+    match (&file.upstream, &file.upstreams) {
+        (Some(_), Some(_)) => {
+            report.key(
+                &short,
+                "is the short form of upstreams, which are there too",
+                "keep one of them",
+            );
+        }
+        (None, None) if !pools.is_partial => {
+            report.key(
+                &short,
+                "is missing",
+                "write upstream: http://127.0.0.1:3000, or upstreams",
+            );
+            pools.is_partial = true;
+        }
+        _ => {}
+    }
+    if let Some(upstreams) = &file.upstreams {
+        if upstreams.0.is_empty() {
+            report.value(&long, "must have at least one upstream", "");
+            pools.is_partial = true;
+        }
+        for (name, typed) in &upstreams.0 {
+            let path = long.key(name);
+            if !is_name(name) {
+                report.key(&path, NAME_RULE, "");
+            }
+            let index = typed.as_ref().map(|typed| {
+                pools.upstreams.push(upstream(name, typed, report, &path));
+                pools.upstreams.len() - 1
+            });
+            pools.names.push((name.clone(), index));
+        }
+    } else if let Some(url) = &file.upstream {
+        pools.upstreams.push(from_url(&url.0));
+        pools.names.push(("default".to_owned(), Some(0)));
+    }
+    pools
+}
+
+/// The short form.
+fn from_url(url: &UpstreamUrl) -> Upstream {
+    let server = UpstreamServer {
+        address: url.address.clone(),
+        weight: 1,
+    };
+    let tls = url.server_name.as_ref().map(|server_name| UpstreamTls {
+        server_name: server_name.clone(),
+        ca: None,
+        verify: Verify::Certificate,
+        min_version: TlsVersion::Tls12,
+    });
+    Upstream {
+        name: "default".into(),
+        servers: vec![server],
+        host: HostPolicy::Keep,
+        tls,
+        http2: false,
+        balance: Balance::RoundRobin,
+        keepalive: defaults::KEEPALIVE as usize,
+        keepalive_idle: defaults::KEEPALIVE_IDLE,
+        timeouts: Timeouts {
+            connect: defaults::CONNECT,
+            first_byte: Some(defaults::FIRST_BYTE),
+            between_bytes: Some(defaults::BETWEEN_BYTES),
+            send: Some(defaults::SEND),
+        },
+    }
+}
+
+fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Upstream {
+    let servers = servers(typed, report, path);
+    let host = host(typed, report, path);
+    let tls = tls(typed, &servers, &host, report, path);
+    let keepalive = typed.keepalive.unwrap_or(defaults::KEEPALIVE);
+    if keepalive > MAX_KEEPALIVE {
+        report.value(&path.key("keepalive"), format!("must be at most {MAX_KEEPALIVE}"), "");
+    }
+    let keepalive_idle = typed.keepalive_idle.as_ref().map(|idle| idle.0);
+    positive(report, &path.key("keepalive_idle"), keepalive_idle);
+    Upstream {
+        name: name.into(),
+        servers,
+        host,
+        tls,
+        http2: typed.http2.unwrap_or(false),
+        balance: match typed.balance {
+            Some(BalanceName::LeastConnections) => Balance::LeastConnections,
+            // The others are refused by name.
+            _ => Balance::RoundRobin,
+        },
+        keepalive: keepalive as usize,
+        keepalive_idle: keepalive_idle.unwrap_or(defaults::KEEPALIVE_IDLE),
+        timeouts: timeouts(typed, report, path),
+    }
+}
+
+fn servers(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Vec<UpstreamServer> {
+    let path = path.key("servers");
+    let mut servers: Vec<UpstreamServer> = Vec::new();
+    let Some(list) = &typed.servers else {
+        if typed.servers_file.is_none() {
+            report.key(&path, "is missing", "like [\"127.0.0.1:3000\"]");
+        }
+        return servers;
+    };
+    if list.0.is_empty() && typed.servers_file.is_none() {
+        report.value(&path, "must have at least one server", "");
+    }
+    for (path, ShortOr(typed)) in list.under(&path) {
+        let Some(server) = server(typed, report, &path) else {
+            continue;
+        };
+        if servers.iter().any(|other| other.address == server.address) {
+            // A server is a text or a mapping with an `address`.
+            let address = path.key("address");
+            let is_text = report.root().locate(&address).node.is_none();
+            let path = if is_text { path } else { address };
+            report.value(&path, "must not be there twice", "give it a weight instead");
+        }
+        servers.push(server);
+    }
+    let has_main = list
+        .under(&path)
+        .any(|(_, ShortOr(server))| server.backup != Some(true));
+    if !has_main && !list.0.is_empty() && list.0.iter().all(Option::is_some) {
+        report.value(&path, "must have a server that is not a backup", "");
+    }
+    servers
+}
+
+fn server(typed: &FileServer, report: &mut Report, path: &KeyPath) -> Option<UpstreamServer> {
+    let weight = typed.weight.unwrap_or(1);
+    if !(1..=MAX_WEIGHT).contains(&weight) {
+        report.value(
+            &path.key("weight"),
+            format!("must be from 1 to {MAX_WEIGHT}"),
+            "remove the server to send it nothing",
+        );
+    }
+    if typed.max_connections == Some(0) {
+        report.value(&path.key("max_connections"), "must be at least 1", "");
+    }
+    match &typed.address {
+        Some(address) => Some(UpstreamServer {
+            address: address.0.clone(),
+            weight,
+        }),
+        None => {
+            report.key(&path.key("address"), "is missing", "like 127.0.0.1:3000");
+            None
+        }
+    }
+}
+
+fn host(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> HostPolicy {
+    match typed.host.as_deref() {
+        None | Some("keep") => HostPolicy::Keep,
+        Some(name) => {
+            if host_of_authority(name).is_none() {
+                report.value(
+                    &path.key("host"),
+                    "must be keep, or a name to send as Host",
+                    "like app.internal",
+                );
+            }
+            HostPolicy::Send(name.to_owned())
+        }
+    }
+}
+
+fn tls(
+    typed: &FileUpstream,
+    servers: &[UpstreamServer],
+    host: &HostPolicy,
+    report: &mut Report,
+    path: &KeyPath,
+) -> Option<UpstreamTls> {
+    let path = path.key("tls");
+    let typed = typed.tls.as_ref()?;
+    let name_path = path.key("server_name");
+    let server_name = match &typed.server_name {
+        Some(name) if is_host_name(name) => name.to_ascii_lowercase(),
+        Some(_) => {
+            report.value(
+                &name_path,
+                "must be a host name",
+                "like app.internal; an address cannot be sent as SNI",
+            );
+            String::new()
+        }
+        None => match implied_server_name(servers, host) {
+            Some(name) => name,
+            None => {
+                // Without a name nothing could be verified, and an empty one would switch verification off.
+                report.key(
+                    &name_path,
+                    "is missing",
+                    "the name in the servers' certificate, like app.internal",
+                );
+                String::new()
+            }
+        },
+    };
+    if let Some(ca) = &typed.ca {
+        check_pem(report, &path.key("ca"), ca, Pem::Certificate);
+    }
+    let verify = match typed.verify {
+        Some(false) => {
+            report.warn(
+                &path.key("verify"),
+                "whoever stands between here and the servers can read and change everything",
+                "name their authority in tls.ca instead",
+            );
+            Verify::Nothing
+        }
+        None | Some(true) => Verify::Certificate,
+    };
+    Some(UpstreamTls {
+        server_name,
+        ca: typed.ca.as_ref().map(Into::into),
+        verify,
+        min_version: tls_version(typed.min_version),
+    })
+}
+
+/// The name in `host`, or the one that all servers share.
+fn implied_server_name(servers: &[UpstreamServer], host: &HostPolicy) -> Option<String> {
+    if let HostPolicy::Send(authority) = host {
+        let name = host_of_authority(authority).filter(|name| is_host_name(name));
+        return name.map(str::to_ascii_lowercase);
+    }
+    let mut shared = None;
+    for server in servers {
+        match &server.address {
+            ServerAddress::Tcp { host, .. } if host.parse::<IpAddr>().is_err() => match shared {
+                None => shared = Some(host),
+                Some(name) if name == host => {}
+                Some(_) => return None,
+            },
+            ServerAddress::Tcp { .. } | ServerAddress::Unix(_) => return None,
+        }
+    }
+    shared.cloned()
+}
+
+fn timeouts(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Timeouts {
+    let path = path.key("timeouts");
+    let typed = typed.timeouts.as_ref();
+    let connect = typed.and_then(|typed| typed.connect.as_ref()).map(|connect| connect.0);
+    positive(report, &path.key("connect"), connect);
+    let mut limit = |key: &str, value: Option<&crate::config::file::scalar::DurationOrNever>, default| match value {
+        None => Some(default),
+        Some(value) => {
+            positive(report, &path.key(key), value.0);
+            value.0
+        }
+    };
+    Timeouts {
+        connect: connect.unwrap_or(defaults::CONNECT),
+        first_byte: limit(
+            "first_byte",
+            typed.and_then(|t| t.first_byte.as_ref()),
+            defaults::FIRST_BYTE,
+        ),
+        between_bytes: limit(
+            "between_bytes",
+            typed.and_then(|t| t.between_bytes.as_ref()),
+            defaults::BETWEEN_BYTES,
+        ),
+        send: limit("send", typed.and_then(|t| t.send.as_ref()), defaults::SEND),
+    }
+}

@@ -1,0 +1,267 @@
+//! The front door: our own application under every listener of Pingora.
+//!
+//! It takes a connection through PROXY protocol, TLS and the choice of HTTP version, reads request heads under deadlines of its own,
+//! refuses what two parsers could read differently, and hands everything else to [`Proxy::serve`], for HTTP/1.1 and
+//! HTTP/2 alike.
+
+pub mod client;
+pub mod http1;
+pub mod http2;
+pub mod proxy_protocol;
+pub mod tls;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use pingora_core::apps::ServerApp;
+use pingora_core::protocols::http::v2::server::default_h2_options;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::Stream;
+use pingora_core::server::ShutdownWatch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::client::Client;
+use self::http1::{After, HeadTimes, Http1Client, Next, PriorKnowledge};
+use self::http2::Http2Client;
+use self::proxy_protocol::Header;
+use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
+use crate::config;
+use crate::exchange::Arrival;
+use crate::http1::Limits;
+use crate::io::{Alarm, Duplex};
+use crate::message::Scheme;
+use crate::metrics::Gauge;
+use crate::proxy::Proxy;
+use crate::respond::error::ProxyError;
+use crate::route;
+use crate::tls::Alpn;
+
+/// How long a connection may be silent between two requests.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(75);
+
+/// From the first byte of a request head to its last: a client on a bad line needs seconds, one that sends a byte a minute wants
+/// our memory.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// Bytes of a request body that an HTTP/2 client may have under way, per stream and per connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Response bytes that wait inside one HTTP/2 stream for the connection.
+const STREAM_SEND_BUFFER: usize = 64 * 1024;
+
+/// One listener's application.
+pub struct FrontDoor {
+    proxy: Arc<Proxy>,
+    /// Index into the configuration's listeners.
+    listener: usize,
+    connections: Arc<Gauge>,
+}
+
+/// A connection that HTTP can be spoken on.
+struct Connection {
+    io: Box<dyn Duplex>,
+    arrival: Arrival,
+    scheme: Scheme,
+    alpn: Alpn,
+    prior_knowledge: PriorKnowledge,
+}
+
+#[async_trait]
+impl ServerApp for FrontDoor {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _counted = (self.connections.guard(), self.proxy.work.connect());
+        if let Some(connection) = Box::pin(self.open(stream)).await {
+            match connection.alpn {
+                Alpn::Http1 => self.http1(connection, shutdown.clone()).await,
+                Alpn::Http2 => Box::pin(self.http2(connection, BytesMut::new(), shutdown.clone())).await,
+            }
+        }
+        None
+    }
+}
+
+impl FrontDoor {
+    pub fn new(proxy: Arc<Proxy>, listener: usize, connections: Arc<Gauge>) -> Self {
+        Self { proxy, listener, connections }
+    }
+
+    /// PROXY protocol and TLS, as the listener is configured now.
+    async fn open(&self, mut stream: Stream) -> Option<Connection> {
+        let generation = self.proxy.generation();
+        let listener = generation.config.listeners.get(self.listener)?;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut peer = peer_address(&stream);
+        let mut first = Bytes::new();
+        if listener.proxy_protocol {
+            // A header from anybody else could claim any address.
+            if !peer.is_none_or(|peer| route::contains(&generation.config.trusted_proxies, peer)) {
+                tracing::debug!(?peer, "refused a connection: PROXY protocol from a peer that is not trusted");
+                return None;
+            }
+            match proxy_protocol::read(&mut stream, deadline).await {
+                Ok((header, rest)) => {
+                    first = rest.freeze();
+                    if let Header::Proxied { source, .. } = header {
+                        peer = Some(source.ip());
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(?peer, %error, "refused a connection");
+                    return None;
+                }
+            }
+        }
+        let arrival = Arrival { listener: self.listener, peer };
+        let prior_knowledge = match listener.http2 && listener.tls.is_none() {
+            true => PriorKnowledge::Accepted,
+            false => PriorKnowledge::Refused,
+        };
+        let Some(Some(acceptor)) = generation.acceptors.get(self.listener) else {
+            let io: Box<dyn Duplex> = match first.is_empty() {
+                true => Box::new(stream),
+                false => Box::new(Rewound::new(first, stream)),
+            };
+            return Some(Connection { io, arrival, scheme: Scheme::Http, alpn: Alpn::Http1, prior_knowledge });
+        };
+        match acceptor.accept(Rewound::new(first, stream), deadline).await {
+            Ok(stream) => {
+                let alpn = stream.tls().map_or(Alpn::Http1, |info| info.alpn);
+                let io = Box::new(stream);
+                Some(Connection { io, arrival, scheme: Scheme::Https, alpn, prior_knowledge })
+            }
+            Err(error) => {
+                tracing::debug!(?peer, %error, "refused a connection");
+                None
+            }
+        }
+    }
+
+    async fn http1(&self, connection: Connection, mut shutdown: ShutdownWatch) {
+        let Connection { io, arrival, scheme, prior_knowledge, .. } = connection;
+        let mut alarm = Alarm::new();
+        let mut client = Client::Http1(Box::new(Http1Client::new(io, BytesMut::new())));
+        let times = HeadTimes { idle: KEEP_ALIVE_IDLE, head: HEAD_TIME };
+        let mut knowledge = prior_knowledge;
+        loop {
+            let Client::Http1(http1) = &mut client else { return };
+            let next = tokio::select! {
+                biased;
+                next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => next,
+                // A connection between two requests ends at once, one that has begun to send a request is served.
+                () = shut_down(&mut shutdown), if !http1.has_unread_bytes() => Next::Closed,
+            };
+            // Only the first bytes of a connection can be a preface.
+            knowledge = PriorKnowledge::Refused;
+            let request = match next {
+                Next::Request(request) => *request,
+                Next::Closed => break,
+                Next::Http2(read) => {
+                    let Client::Http1(http1) = client else { return };
+                    let connection =
+                        Connection { io: http1.into_io(), arrival, scheme, alpn: Alpn::Http2, prior_knowledge };
+                    return Box::pin(self.http2(connection, read, shutdown)).await;
+                }
+                Next::Refused(error) => {
+                    Box::pin(self.proxy.refuse(&mut client, arrival, error.into(), &mut alarm)).await;
+                    break;
+                }
+                Next::TimedOut => {
+                    Box::pin(self.proxy.refuse(&mut client, arrival, ProxyError::HeadTimeout, &mut alarm)).await;
+                    break;
+                }
+            };
+            if *shutdown.borrow() {
+                http1.close_after();
+            }
+            // Boxed, so that an idle connection does not hold room for an exchange.
+            Box::pin(self.proxy.serve(&mut client, request, arrival, &mut alarm)).await;
+            let Client::Http1(http1) = &mut client else { return };
+            if http1.end(&mut alarm).await == After::Close {
+                break;
+            }
+        }
+        if let Client::Http1(http1) = client {
+            http1.close(&mut alarm).await;
+        }
+    }
+
+    async fn http2(&self, connection: Connection, read: BytesMut, mut shutdown: ShutdownWatch) {
+        let Connection { io, arrival, scheme, .. } = connection;
+        let io = Rewound::new(read.freeze(), io);
+        let mut options = default_h2_options();
+        options
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(STREAM_SEND_BUFFER);
+        let handshake = tokio::time::timeout(HEAD_TIME, options.handshake::<_, Bytes>(io));
+        let Ok(Ok(mut connection)) = handshake.await else { return };
+        let mut streams = JoinSet::new();
+        let mut ending = false;
+        loop {
+            let idle = streams.is_empty();
+            let accepted = tokio::select! {
+                biased;
+                () = shut_down(&mut shutdown), if !ending => {
+                    ending = true;
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                Some(_) = streams.join_next(), if !idle => continue,
+                accepted = connection.accept() => accepted,
+                () = tokio::time::sleep(KEEP_ALIVE_IDLE), if idle => {
+                    connection.graceful_shutdown();
+                    // What is left to say is said, or the peer is gone.
+                    let _ = tokio::time::timeout(HEAD_TIME, connection.accept()).await;
+                    return;
+                }
+            };
+            let Some(Ok((request, respond))) = accepted else { break };
+            let proxy = self.proxy.clone();
+            streams.spawn(async move {
+                let mut alarm = Alarm::new();
+                let head = http2::request_head(&request, scheme);
+                let mut client = Client::Http2(Box::new(Http2Client::new(request.into_body(), respond)));
+                match head {
+                    Ok(head) => proxy.serve(&mut client, head, arrival, &mut alarm).await,
+                    Err(error) => proxy.refuse(&mut client, arrival, error.into(), &mut alarm).await,
+                }
+                if let Client::Http2(http2) = client {
+                    http2.end();
+                }
+            });
+        }
+        // The connection is gone or has said goodbye; streams notice that by themselves.
+        while streams.join_next().await.is_some() {}
+    }
+}
+
+/// Ready when the process is about to stop.
+async fn shut_down(shutdown: &mut ShutdownWatch) {
+    while !*shutdown.borrow_and_update() {
+        if shutdown.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn peer_address(stream: &Stream) -> Option<IpAddr> {
+    let digest = stream.get_socket_digest()?;
+    match digest.peer_addr()? {
+        SocketAddr::Inet(address) => Some(address.ip().to_canonical()),
+        SocketAddr::Unix(_) => None,
+    }
+}
+
+impl From<&config::Listener> for Scheme {
+    fn from(listener: &config::Listener) -> Self {
+        match listener.tls {
+            Some(_) => Self::Https,
+            None => Self::Http,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The client's side of one exchange, over HTTP/1.1 or HTTP/2.
+//!
+//! Everything that is sent is queued first and written by [`Client::poll_flush`]; [`Client::backlog`] tells how much waits, so that
+//! whoever feeds it can stop. All methods work on `&mut self` and can be polled side by side in one task.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::http1::Http1Client;
+use super::http2::Http2Client;
+use crate::http1::body::BodyError;
+use crate::message::{Fields, ResponseHead};
+
+/// Where a request came from and its response goes.
+#[derive(Debug)]
+pub enum Client {
+    Http1(Box<Http1Client>),
+    Http2(Box<Http2Client>),
+}
+
+/// The next piece of a message body.
+#[derive(Debug)]
+pub enum BodyEvent {
+    Data(Bytes),
+    /// The body is whole. Trailers are empty where there were none.
+    End(Option<Fields>),
+}
+
+/// Why nothing more can be read from or written to a client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The client closed or reset the connection or stream.
+    #[error("the client left: {0}")]
+    Gone(std::io::Error),
+    /// The request body breaks its framing.
+    #[error("bad request body: {0}")]
+    Body(#[from] BodyError),
+}
+
+macro_rules! either {
+    ($self:expr, $client:ident => $body:expr) => {
+        match $self {
+            Client::Http1($client) => $body,
+            Client::Http2($client) => $body,
+        }
+    };
+}
+
+impl Client {
+    /// The next piece of the request body. After the end: [`BodyEvent::End`] again.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, ClientError>> {
+        either!(self, client => client.poll_body(cx))
+    }
+
+    /// Whether the request body has been read to its end.
+    pub fn body_is_read(&self) -> bool {
+        either!(self, client => client.body_is_read())
+    }
+
+    /// Ready when the client has left, while nothing is read from it otherwise.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(self, client => client.poll_gone(cx))
+    }
+
+    /// Queues an interim (1xx) response. HTTP/1.0 clients do not get any (RFC 9110 §15.2).
+    pub fn interim(&mut self, head: &ResponseHead) {
+        either!(self, client => client.interim(head));
+    }
+
+    /// Queues the head of the final response; its framing decides how the body is coded.
+    pub fn respond(&mut self, head: ResponseHead) {
+        either!(self, client => client.respond(head));
+    }
+
+    /// Queues a piece of the response body.
+    pub fn send(&mut self, data: Bytes) {
+        either!(self, client => client.send(data));
+    }
+
+    /// Ends the response body.
+    pub fn finish(&mut self, trailers: Option<&Fields>) {
+        either!(self, client => client.finish(trailers));
+    }
+
+    /// Breaks the response off in a way that the client can tell from its end: the connection is closed without a
+    /// terminator, the stream is reset.
+    pub fn abort(&mut self) {
+        either!(self, client => client.abort());
+    }
+
+    /// Writes what is queued.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        either!(self, client => client.poll_flush(cx))
+    }
+
+    /// Bytes that are queued.
+    pub fn backlog(&self) -> usize {
+        either!(self, client => client.backlog())
+    }
+
+    /// Bytes that have been written for this exchange, head included: tells progress.
+    pub fn written(&self) -> u64 {
+        either!(self, client => client.written())
+    }
+
+    /// Whether the final response's head has been queued.
+    pub fn has_responded(&self) -> bool {
+        either!(self, client => client.has_responded())
+    }
+}

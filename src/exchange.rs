@@ -1,0 +1,172 @@
+//! The record of one exchange: what the stages have decided so far.
+//!
+//! It is counted and logged when it is dropped, so each request is counted and logged exactly once on every way out: an answer, an
+//! error, a client that left, a panic.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::generation::{Generation, RouteInForce};
+use crate::log::access::{AccessLog, Entry};
+use crate::message::RequestHead;
+use crate::metrics::{CacheResult, Metrics, RouteMetrics};
+use crate::request_id::RequestId;
+use crate::transform::forwarding::ClientAddress;
+
+/// The status in log and metric of a request whose client left before there was a response, as nginx has it.
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Index into the configuration's listeners.
+    pub listener: usize,
+    /// The address that connected, or for which a trusted PROXY protocol header speaks. `None`: a Unix socket.
+    pub peer: Option<IpAddr>,
+}
+
+/// One request and what becomes of it.
+pub struct Exchange {
+    pub arrival: Arrival,
+    pub started: Instant,
+    pub time: SystemTime,
+    /// `None`: its head could not be understood.
+    pub request: Option<Arc<RequestHead>>,
+    pub request_id: RequestId,
+    pub client: ClientAddress,
+    /// Index of the route.
+    pub route: Option<usize>,
+    /// The server that answered, or was asked last.
+    pub server: Option<Arc<str>>,
+    pub cache: Option<CacheResult>,
+    pub status: u16,
+    /// Bytes of the bodies.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub first_byte: Option<Duration>,
+    pub kind: Kind,
+    pub error: Option<&'static str>,
+    generation: Arc<Generation>,
+    access: Arc<AccessLog>,
+}
+
+/// How the duration of an exchange is to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It should be over soon.
+    Short,
+    /// An event stream or a WebSocket: it lasts as long as the client likes.
+    Stream,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("request_id", &self.request_id).field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    pub fn begin(
+        generation: Arc<Generation>,
+        access: Arc<AccessLog>,
+        arrival: Arrival,
+        time: SystemTime,
+        request: Option<Arc<RequestHead>>,
+        client: ClientAddress,
+    ) -> Self {
+        let request_id = match &request {
+            Some(request) => RequestId::of(&request.fields),
+            None => RequestId::random(),
+        };
+        Self {
+            arrival,
+            started: Instant::now(),
+            time,
+            request,
+            request_id,
+            client,
+            route: None,
+            server: None,
+            cache: None,
+            status: CLIENT_CLOSED_REQUEST,
+            request_bytes: 0,
+            response_bytes: 0,
+            first_byte: None,
+            kind: Kind::Short,
+            error: None,
+            generation,
+            access,
+        }
+    }
+
+    pub fn route(&self) -> Option<&RouteInForce> {
+        self.generation.routes.get(self.route?)
+    }
+
+    /// The response's head is about to be sent.
+    pub fn responds(&mut self, status: u16) {
+        self.status = status;
+        self.first_byte = Some(self.started.elapsed());
+    }
+
+    fn metrics(&self) -> &RouteMetrics {
+        match self.route() {
+            Some(route) => &route.metrics,
+            None => &self.generation.no_route,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        match &self.request {
+            Some(request) => self.metrics().request(&request.method, self.status, duration),
+            None => self.metrics().refused(self.status, duration),
+        }
+        if let Some(result) = self.cache {
+            self.metrics().cache(result);
+        }
+        let took = match self.kind {
+            Kind::Short => duration,
+            Kind::Stream => self.first_byte.unwrap_or(duration),
+        };
+        if !self.access.wants(self.request_id.as_str(), self.status, took) {
+            return;
+        }
+        let request = self.request.as_deref();
+        let field = |name| request.and_then(|request| request.fields.get(name)).map(<[u8]>::to_vec);
+        let route = self.route();
+        let entry = Entry {
+            time: self.time,
+            client_ip: self.client.ip,
+            listener: self.generation.listener_label(self.arrival.listener),
+            method: request.map(|request| request.method.clone()),
+            host: request.map(|request| request.authority.clone()).unwrap_or_default(),
+            target: request.map(|request| request.target.clone()).unwrap_or_default(),
+            version: request.map(|request| request.version),
+            status: self.status,
+            route: route.map(|route| route.name.clone()),
+            upstream: route.filter(|_| self.server.is_some()).map(|route| route.upstream.config().name.clone()),
+            server: self.server.take(),
+            cache: self.cache,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            duration,
+            first_byte: self.first_byte,
+            request_id: self.request_id.as_str().to_owned(),
+            user_agent: field("user-agent"),
+            referer: field("referer"),
+            error: self.error,
+        };
+        self.access.send(entry, took);
+    }
+}
+
+/// Counts a request as being served.
+pub fn in_flight(metrics: &Metrics) -> impl Drop + use<'_> {
+    metrics.in_flight_guard()
+}

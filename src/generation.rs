@@ -1,0 +1,114 @@
+//! One configuration in force, with what was made of it. A reload puts a new one in its place; exchanges that are under way
+//! keep theirs to the end.
+
+use std::sync::Arc;
+
+use crate::config::{Config, ListenAddress};
+use crate::edge::tls::TlsAcceptor;
+use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
+use crate::route::Router;
+use crate::tls::{Alpn, TlsConfigError};
+use crate::upstream::Upstream;
+
+#[derive(Debug)]
+pub struct Generation {
+    pub config: Config,
+    pub router: Router,
+    /// As many as the configuration has, in its order.
+    pub routes: Vec<RouteInForce>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// As many as the configuration has listeners. `None`: plain HTTP.
+    pub acceptors: Vec<Option<Arc<TlsAcceptor>>>,
+    /// Counts requests that no route takes.
+    pub no_route: Arc<RouteMetrics>,
+    labels: Vec<Arc<str>>,
+}
+
+/// What requests of one route need at hand.
+#[derive(Debug)]
+pub struct RouteInForce {
+    pub name: Arc<str>,
+    pub upstream: Arc<Upstream>,
+    pub metrics: Arc<RouteMetrics>,
+}
+
+impl Generation {
+    /// Reads all certificates. Upstreams and listeners that `before` has in the same form are taken over with their connections and sessions.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files that the configuration names.
+    pub fn new(config: Config, metrics: &Metrics, before: Option<&Self>) -> Result<Self, Vec<TlsConfigError>> {
+        let mut errors = Vec::new();
+        let mut upstreams = Vec::with_capacity(config.upstreams.len());
+        for upstream in &config.upstreams {
+            let kept = before.and_then(|before| before.upstreams.iter().find(|kept| kept.config() == upstream));
+            match kept {
+                Some(kept) => upstreams.push(kept.clone()),
+                None => match Upstream::new(upstream, metrics) {
+                    Ok(upstream) => upstreams.push(Arc::new(upstream)),
+                    Err(error) => errors.push(error),
+                },
+            }
+        }
+        let mut acceptors = Vec::with_capacity(config.listeners.len());
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let Some(tls) = &listener.tls else {
+                acceptors.push(None);
+                continue;
+            };
+            // The keys of session tickets live in the acceptor.
+            let unchanged = before.filter(|before| {
+                let then = before.config.listeners.get(index);
+                then.is_some_and(|then| (&then.tls, then.http2) == (&listener.tls, listener.http2))
+            });
+            if let Some(Some(acceptor)) = unchanged.and_then(|before| before.acceptors.get(index)) {
+                acceptors.push(Some(acceptor.clone()));
+                continue;
+            }
+            let highest = match listener.http2 {
+                true => Alpn::Http2,
+                false => Alpn::Http1,
+            };
+            match TlsAcceptor::new(tls, highest) {
+                Ok(acceptor) => acceptors.push(Some(Arc::new(acceptor))),
+                Err(all) => errors.extend(all),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
+            if let Some(upstream) = upstreams.get(route.upstream) {
+                routes.push(RouteInForce {
+                    name: route.name.clone(),
+                    upstream: upstream.clone(),
+                    metrics: metrics.route(&route.name),
+                });
+            }
+        }
+        Ok(Self {
+            router: Router::new(&config.routes),
+            routes,
+            upstreams,
+            acceptors,
+            no_route: metrics.route(NO_ROUTE),
+            labels: config.listeners.iter().map(|listener| listener.address.to_string().into()).collect(),
+            config,
+        })
+    }
+
+    /// The listener's address as configured.
+    pub fn listener_label(&self, index: usize) -> Arc<str> {
+        self.labels.get(index).cloned().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

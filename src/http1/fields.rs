@@ -1,0 +1,213 @@
+//! Field lines, as heads and trailer sections have them (RFC 9112 §5), and the two fields that say where a body ends.
+
+use super::SyntaxError;
+use crate::message::{FieldName, Fields, Line, Tag, is_field_value, is_token, is_token_byte};
+
+pub(super) const HOST: FieldName = FieldName::new("host");
+pub(super) const CONNECTION: FieldName = FieldName::new("connection");
+pub(super) const CONTENT_LENGTH: FieldName = FieldName::new("content-length");
+pub(super) const TRANSFER_ENCODING: FieldName = FieldName::new("transfer-encoding");
+pub(super) const EXPECT: FieldName = FieldName::new("expect");
+pub(super) const UPGRADE: FieldName = FieldName::new("upgrade");
+pub(super) const TE: FieldName = FieldName::new("te");
+
+/// Line slots that are allocated at once: more than most heads need, with a few for the lines that a proxy adds.
+const USUAL_LINES: usize = 24;
+
+/// What becomes of a line that was just read.
+pub(super) enum Verdict {
+    Keep,
+    /// It is left out: the caller has taken what it says.
+    Drop,
+}
+
+/// Reads the field lines that begin at `start` and the empty line behind them; answers with the fields and the offset
+/// behind that empty line. `None`: `buf` ends before it.
+///
+/// `inspect` sees each line once, as tag, name and value.
+pub(super) fn parse_section<'a, E: From<SyntaxError>>(
+    buf: &'a [u8],
+    start: usize,
+    max_lines: usize,
+    mut inspect: impl FnMut(Tag, &'a [u8], &'a [u8]) -> Result<Verdict, E>,
+) -> Result<Option<(Fields, usize)>, E> {
+    let mut lines = Vec::with_capacity(USUAL_LINES);
+    let mut seen = 0;
+    let mut at = start;
+    loop {
+        match (buf.get(at), buf.get(at + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {
+                let fields = Fields::from_section(&buf[start..at], lines);
+                return Ok(Some((fields, at + 2)));
+            }
+            (Some(b'\r'), Some(_)) => return Err(SyntaxError::BareCr.into()),
+            // RFC 9112 §5.2: a folded line is replaced or refused; §2.2: so is white space before the first line.
+            (Some(b' ' | b'\t'), _) => return Err(SyntaxError::ObsFold.into()),
+            (None, _) | (Some(b'\r'), None) => return Ok(None),
+            (Some(_), _) => {}
+        }
+        if seen == max_lines {
+            return Err(SyntaxError::TooManyFields.into());
+        }
+        seen += 1;
+
+        let name_length = token_length(&buf[at..]);
+        let colon = at + name_length;
+        if colon == buf.len() {
+            return Ok(None);
+        }
+        let name = &buf[at..colon];
+        if name.is_empty() || buf[colon] != b':' {
+            return Err(name_error(&buf[at..], name_length).into());
+        }
+        let Some(padding) = buf[colon + 1..].iter().position(|b| !is_white_space(*b)) else {
+            return Ok(None);
+        };
+        let value_start = colon + 1 + padding;
+        let Some(length) = memchr::memchr(b'\r', &buf[value_start..]) else {
+            return match is_field_value(&buf[value_start..]) {
+                true => Ok(None),
+                false => Err(value_error(&buf[value_start..]).into()),
+            };
+        };
+        let line_end = value_start + length;
+        let value = trim_end(&buf[value_start..line_end]);
+        if !is_field_value(value) {
+            return Err(value_error(value).into());
+        }
+        match buf.get(line_end + 1) {
+            Some(b'\n') => {}
+            Some(_) => return Err(SyntaxError::BareCr.into()),
+            None => return Ok(None),
+        }
+        let tag = Tag::of(name);
+        if let Verdict::Keep = inspect(tag, name, value)? {
+            let (name, value) = (
+                at - start..colon - start,
+                value_start - start..value_start - start + value.len(),
+            );
+            lines.push(Line::new(&buf[start..], tag, name, value));
+        }
+        at = line_end + 2;
+    }
+}
+
+/// How many token bytes stand at the beginning.
+fn token_length(bytes: &[u8]) -> usize {
+    // Eight at a time without a branch between them: most names are longer.
+    let whole = bytes
+        .chunks_exact(8)
+        .take_while(|eight| eight.iter().fold(true, |all, b| all & is_token_byte(*b)))
+        .count()
+        * 8;
+    let rest = &bytes[whole..];
+    whole + rest.iter().position(|b| !is_token_byte(*b)).unwrap_or(rest.len())
+}
+
+/// Why the line is not one, when what stands at `at` is no token followed by a colon.
+fn name_error(line: &[u8], at: usize) -> SyntaxError {
+    match (line[at], line.get(at + 1)) {
+        (b'\n', _) => SyntaxError::BareLf,
+        (b'\r', Some(next)) if *next != b'\n' => SyntaxError::BareCr,
+        (b' ' | b'\t', _) => SyntaxError::SpaceBeforeColon,
+        _ => SyntaxError::FieldName,
+    }
+}
+
+fn value_error(value: &[u8]) -> SyntaxError {
+    match memchr::memchr(b'\n', value) {
+        Some(_) => SyntaxError::BareLf,
+        None => SyntaxError::FieldValue,
+    }
+}
+
+/// SP and HTAB: `OWS` of RFC 9110 §5.6.3.
+fn is_white_space(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., last] = bytes
+        && is_white_space(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_white_space(*first)
+    {
+        bytes = rest;
+    }
+    trim_end(bytes)
+}
+
+/// The members of a comma-separated value (RFC 9110 §5.6.1), empty ones included.
+pub(super) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim)
+}
+
+/// `1*DIGIT` (RFC 9110 §8.6) up to 2^63 - 1: more is an overflow in many parsers, and more bytes than anyone sends.
+pub fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    let mut length: u64 = 0;
+    for byte in value {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        length = length.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    (length <= i64::MAX as u64).then_some(length)
+}
+
+/// What the `Transfer-Encoding` lines of a message add up to (RFC 9112 §6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum TransferCodings {
+    #[default]
+    Absent,
+    Chunked,
+    /// Others, and `chunked` was not seen yet: the body's end cannot be known.
+    Unframed,
+    /// Others, and then `chunked`: the end can be found, the content not be read.
+    Layered,
+}
+
+impl TransferCodings {
+    /// Takes in one line. `None`: it is malformed, or has something behind `chunked`.
+    ///
+    /// Empty members are refused, although RFC 9110 §5.6.1.2 lets a recipient pass over them: nobody sends them in good faith.
+    /// So are parameters, since none is defined.
+    pub(super) fn and(self, value: &[u8]) -> Option<Self> {
+        let mut codings = self;
+        for member in list_members(value) {
+            let is_chunked = member.eq_ignore_ascii_case(b"chunked");
+            codings = match codings {
+                Self::Absent if is_chunked => Self::Chunked,
+                Self::Unframed if is_chunked => Self::Layered,
+                Self::Absent | Self::Unframed if is_token(member) => Self::Unframed,
+                _ => return None,
+            };
+        }
+        Some(codings)
+    }
+}
+
+/// The options of `Connection` lines that concern the codec (RFC 9110 §7.6.1).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ConnectionOptions {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+}
+
+impl ConnectionOptions {
+    pub(super) fn add(&mut self, value: &[u8]) {
+        for option in list_members(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+}

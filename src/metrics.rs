@@ -1,0 +1,287 @@
+//! What Forebay counts: every name, kind and label of its metrics stands in `Family`, the words of their label values in the
+//! enums beside it.
+//!
+//! The hot path hashes and formats nothing. Whoever serves a route, an upstream or a listener resolves its handle once
+//! ([`Metrics::route`], [`Metrics::upstream`], [`Metrics::connections`]) and keeps it; an update is then a handful of relaxed
+//! additions to memory that few other threads touch (`stripe`). Names and labels are put together when somebody reads.
+
+mod expose;
+mod histogram;
+mod route;
+mod series;
+mod stripe;
+mod upstream;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::proto::MetricType;
+use prometheus::{Registry, TextEncoder};
+
+pub use histogram::Histogram;
+pub use route::RouteMetrics;
+use series::Series;
+pub(crate) use stripe::PerThread;
+pub use stripe::{Counter, Gauge, GaugeGuard};
+pub use upstream::{ServerMetrics, UpstreamMetrics};
+
+/// The `route` of requests that reached none: refused at the door, or matched by nothing.
+pub const NO_ROUTE: &str = "none";
+
+/// The `tier` of the memory cache.
+const L1: &str = "l1";
+
+/// One metric family: all that its exposition says beside the samples.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: MetricType,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        impl Family {
+            $(pub(crate) const $id: Family =
+                Family { name: $name, kind: MetricType::$kind, labels: &[$($label),*], help: $help };)*
+            /// The table, in one piece.
+            pub(crate) const ALL: &'static [Family] = &[$(Family::$id),*];
+        }
+    };
+}
+
+families! {
+    HTTP_REQUESTS = COUNTER "forebay_http_requests_total" ["route", "method", "status"]
+        "Requests answered, by route, method and status code.";
+    HTTP_DURATION = HISTOGRAM "forebay_http_request_duration_seconds" ["route"]
+        "Time from a request's first byte to the last byte of its response.";
+    CACHE_REQUESTS = COUNTER "forebay_cache_requests_total" ["route", "result"]
+        "Requests by what the cache did for them: where the response came from, or why it was forwarded (RFC 9211 fwd).";
+    CACHE_BYTES = GAUGE "forebay_cache_bytes" ["tier"]
+        "Bytes that stored responses take up, bookkeeping included.";
+    CACHE_STORED_RESPONSES = GAUGE "forebay_cache_stored_responses" ["tier"]
+        "Responses in the cache.";
+    CACHE_EVICTIONS = COUNTER "forebay_cache_evictions_total" []
+        "Stored responses that were removed to make room.";
+    UPSTREAM_REQUESTS = COUNTER "forebay_upstream_requests_total" ["upstream", "server", "outcome"]
+        "Attempts to get a response from a server, by how they ended.";
+    UPSTREAM_DURATION = HISTOGRAM "forebay_upstream_duration_seconds" ["upstream"]
+        "Time from the start of an attempt to the head of its response.";
+    STREAMS_ACTIVE = GAUGE "forebay_streams_active" ["route"]
+        "Event streams that are open.";
+    STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
+        "Time from a request's first byte to the first body bytes of its event stream.";
+    CONNECTIONS = GAUGE "forebay_connections" ["listener"]
+        "Client connections that are open.";
+    IN_FLIGHT = GAUGE "forebay_in_flight" []
+        "Requests that are being served.";
+    CONFIG_RELOADS = COUNTER "forebay_config_reloads_total" ["result"]
+        "Attempts to reload the configuration.";
+    LOG_DROPPED = COUNTER "forebay_log_dropped_total" []
+        "Access log entries lost because the log's destination was too slow or failed.";
+    BUILD_INFO = GAUGE "forebay_build_info" ["version"]
+        "Always 1; the label says which version runs.";
+}
+
+/// Defines an enum whose variants are words: of a label, and wherever else the same thing is said.
+macro_rules! words {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// All words, in the order of their declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+            pub(crate) const COUNT: usize = Self::ALL.len();
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What the cache did for a request. The same word stands in the metric, the access log and, where RFC 9211 has one for it
+    /// (§2.2 `fwd`: from [`Bypass`](Self::Bypass) on), in `Cache-Status`.
+    pub enum CacheResult {
+        /// A fresh stored response from memory.
+        HitL1 = "hit_l1",
+        /// A fresh stored response from Redis.
+        HitL2 = "hit_l2",
+        /// A stored response that was no longer fresh (RFC 9111 §4.2.4).
+        ServedStale = "served_stale",
+        /// The response that another request had fetched.
+        Collapsed = "collapsed",
+        /// A stored response that the origin confirmed with a 304 (RFC 9111 §4.3).
+        Revalidated = "revalidated",
+        /// The route does not cache.
+        Bypass = "bypass",
+        /// The request's method is not answered from a cache.
+        Method = "method",
+        /// Nothing is stored under this URI.
+        UriMiss = "uri-miss",
+        /// Something is stored under this URI, but no variant for this request.
+        VaryMiss = "vary-miss",
+        /// There was no stored response, and it is not known at which step.
+        Miss = "miss",
+        /// There was a fresh stored response, but the request did not accept it.
+        Request = "request",
+        /// The stored response was stale.
+        Stale = "stale",
+        /// Only a part of the response was stored.
+        Partial = "partial",
+    }
+}
+
+words! {
+    /// How an attempt to get a response from a server ended.
+    pub enum Outcome {
+        /// A response with a status below 500, whole as far as the client wanted it.
+        Ok = "ok",
+        /// A response with a status of 500 or more.
+        ServerError = "server_error",
+        ConnectError = "connect_error",
+        ConnectTimeout = "connect_timeout",
+        /// The handshake failed, or the certificate was not to be trusted.
+        TlsError = "tls_error",
+        /// No byte, or no progress, within the upstream's time.
+        Timeout = "timeout",
+        /// The connection was closed or reset before the response's head was there.
+        Reset = "reset",
+        /// The response could not be understood.
+        InvalidResponse = "invalid_response",
+        /// The response broke off.
+        Incomplete = "incomplete",
+        /// The client left first.
+        ClientGone = "client_gone",
+    }
+}
+
+words! {
+    /// How an attempt to reload the configuration ended.
+    pub enum Reload {
+        /// The new configuration is in force.
+        Applied = "applied",
+        /// It had errors, or needs a restart: the old one stays in force.
+        Refused = "refused",
+    }
+}
+
+/// What the memory cache says of itself when metrics are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheGauges {
+    pub bytes: u64,
+    pub stored_responses: u64,
+    /// Since the start.
+    pub evictions: u64,
+}
+
+/// All counters of one process.
+pub struct Metrics {
+    registry: Registry,
+    routes: Series<RouteMetrics>,
+    upstreams: Series<UpstreamMetrics>,
+    connections: Series<Gauge>,
+    in_flight: Gauge,
+    reloads: [Counter; Reload::COUNT],
+    log_dropped: Arc<Counter>,
+    cache: Mutex<Option<CacheReader>>,
+}
+
+type CacheReader = Box<dyn Fn() -> CacheGauges + Send + Sync>;
+
+impl Metrics {
+    /// # Panics
+    /// If the table of names contradicts itself, which no input can bring about.
+    #[expect(clippy::expect_used, reason = "the table is constant, and a test reads it")]
+    pub fn new() -> Arc<Self> {
+        Arc::new_cyclic(|metrics| {
+            let registry = Registry::new();
+            let collector = expose::Exposition::new(metrics.clone()).expect("names and labels are valid");
+            registry.register(Box::new(collector)).expect("names are unique");
+            #[cfg(target_os = "linux")]
+            registry
+                .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+                .expect("process metrics have names of their own");
+            Self {
+                registry,
+                routes: Series::default(),
+                upstreams: Series::default(),
+                connections: Series::default(),
+                in_flight: Gauge::default(),
+                reloads: Default::default(),
+                log_dropped: Arc::default(),
+                cache: Mutex::default(),
+            }
+        })
+    }
+
+    /// The counters of the route of that name; [`NO_ROUTE`] where there is none. For start-up and reloads: takes a lock.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.routes.of(name)
+    }
+
+    /// The counters of the upstream of that name. For start-up and reloads: takes a lock.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        self.upstreams.of(name)
+    }
+
+    /// The open connections of the listener with that address. For start-up and reloads: takes a lock. Each connection holds a
+    /// [`Gauge::guard`].
+    pub fn connections(&self, listener: &str) -> Arc<Gauge> {
+        self.connections.of(listener)
+    }
+
+    /// Counts a request as being served for as long as the guard lives.
+    pub fn in_flight_guard(&self) -> GaugeGuard<&Gauge> {
+        self.in_flight.borrowed_guard()
+    }
+
+    /// Requests that are being served now.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.value()
+    }
+
+    pub fn reload(&self, result: Reload) {
+        self.reloads[result as usize].add(1);
+    }
+
+    /// Counts lost access log entries.
+    pub fn log_dropped(&self) -> Arc<Counter> {
+        Arc::clone(&self.log_dropped)
+    }
+
+    /// Says where the memory cache's figures come from. The newest reader replaces the one before it. It is called for each
+    /// scrape, so it must be quick.
+    pub fn observe_cache(&self, read: impl Fn() -> CacheGauges + Send + Sync + 'static) {
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+
+    /// Everything in the Prometheus text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// Where the encoder refuses a family.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = String::new();
+        TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text)?;
+        Ok(text.into_bytes())
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

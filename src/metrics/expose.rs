@@ -1,0 +1,177 @@
+//! From counters to the registry's form: the only place where names, labels and figures meet.
+
+use std::sync::{PoisonError, Weak};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
+
+use super::histogram::Reading;
+use super::{CacheResult, Family, L1, Metrics, Outcome, Reload};
+
+/// Reads [`Metrics`] for the registry, which in turn belongs to them.
+pub(super) struct Exposition {
+    metrics: Weak<Metrics>,
+    descriptions: Vec<Desc>,
+}
+
+impl Exposition {
+    /// # Errors
+    /// Where the table has a name or label that is none.
+    pub(super) fn new(metrics: Weak<Metrics>) -> prometheus::Result<Self> {
+        let describe = |family: &Family| {
+            let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(
+                family.name.to_owned(),
+                family.help.to_owned(),
+                labels,
+                Default::default(),
+            )
+        };
+        Ok(Self {
+            metrics,
+            descriptions: Family::ALL.iter().map(describe).collect::<prometheus::Result<_>>()?,
+        })
+    }
+}
+
+impl Collector for Exposition {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(metrics) = self.metrics.upgrade() else {
+            return Vec::new();
+        };
+        let mut families = Vec::with_capacity(Family::ALL.len());
+        collect_routes(&metrics, &mut families);
+        collect_upstreams(&metrics, &mut families);
+        collect_process(&metrics, &mut families);
+        families
+    }
+}
+
+fn collect_routes(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    let mut requests = Samples::of(Family::HTTP_REQUESTS);
+    let mut durations = Samples::of(Family::HTTP_DURATION);
+    let mut cache = Samples::of(Family::CACHE_REQUESTS);
+    let mut streams = Samples::of(Family::STREAMS_ACTIVE);
+    let mut first_events = Samples::of(Family::STREAM_FIRST_EVENT);
+    for (name, route) in metrics.routes.all() {
+        for ((method, status), count) in route.requests() {
+            requests.counter(&[&name, method, &status.to_string()], count);
+        }
+        durations.histogram(&[&name], &route.duration());
+        let results = route.cache_results();
+        // All or none: a route without a cache has no use for the words.
+        if results.iter().any(|count| *count > 0) {
+            for (result, count) in CacheResult::ALL.iter().zip(results) {
+                cache.counter(&[&name, result.as_str()], count);
+            }
+        }
+        streams.gauge(&[&name], route.streams_active());
+        let reading = route.first_events();
+        if reading.count() > 0 {
+            first_events.histogram(&[&name], &reading);
+        }
+    }
+    families.extend([requests, durations, cache, streams, first_events].map(MetricFamily::from));
+}
+
+fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    let mut requests = Samples::of(Family::UPSTREAM_REQUESTS);
+    let mut durations = Samples::of(Family::UPSTREAM_DURATION);
+    for (name, upstream) in metrics.upstreams.all() {
+        for (address, server) in upstream.servers() {
+            for (outcome, count) in Outcome::ALL.iter().zip(server.outcomes()) {
+                requests.counter(&[&name, &address, outcome.as_str()], count);
+            }
+        }
+        durations.histogram(&[&name], &upstream.durations());
+    }
+    families.extend([requests, durations].map(MetricFamily::from));
+}
+
+fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    if let Some(read) = &*metrics.cache.lock().unwrap_or_else(PoisonError::into_inner) {
+        let gauges = read();
+        let mut bytes = Samples::of(Family::CACHE_BYTES);
+        bytes.gauge(&[L1], gauges.bytes);
+        let mut stored_responses = Samples::of(Family::CACHE_STORED_RESPONSES);
+        stored_responses.gauge(&[L1], gauges.stored_responses);
+        let mut evictions = Samples::of(Family::CACHE_EVICTIONS);
+        evictions.counter(&[], gauges.evictions);
+        families.extend([bytes, stored_responses, evictions].map(MetricFamily::from));
+    }
+    let mut connections = Samples::of(Family::CONNECTIONS);
+    for (listener, gauge) in metrics.connections.all() {
+        connections.gauge(&[&listener], gauge.value());
+    }
+    let mut in_flight = Samples::of(Family::IN_FLIGHT);
+    in_flight.gauge(&[], metrics.in_flight.value());
+    let mut reloads = Samples::of(Family::CONFIG_RELOADS);
+    for (result, counter) in Reload::ALL.iter().zip(&metrics.reloads) {
+        reloads.counter(&[result.as_str()], counter.value());
+    }
+    let mut log_dropped = Samples::of(Family::LOG_DROPPED);
+    log_dropped.counter(&[], metrics.log_dropped.value());
+    let mut build_info = Samples::of(Family::BUILD_INFO);
+    build_info.gauge(&[env!("CARGO_PKG_VERSION")], 1);
+    families.extend([connections, in_flight, reloads, log_dropped, build_info].map(MetricFamily::from));
+}
+
+/// The samples of one family, as they come in.
+struct Samples {
+    family: Family,
+    metrics: Vec<Metric>,
+}
+
+impl Samples {
+    fn of(family: Family) -> Self {
+        Self {
+            family,
+            metrics: Vec::new(),
+        }
+    }
+
+    fn counter(&mut self, labels: &[&str], value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        self.push(labels, |metric| metric.set_counter(counter));
+    }
+
+    fn gauge(&mut self, labels: &[&str], value: u64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value as f64);
+        self.push(labels, |metric| metric.set_gauge(gauge));
+    }
+
+    fn histogram(&mut self, labels: &[&str], reading: &Reading) {
+        let histogram = reading.to_proto();
+        self.push(labels, |metric| metric.set_histogram(histogram));
+    }
+
+    fn push(&mut self, labels: &[&str], set: impl FnOnce(&mut Metric)) {
+        debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
+        let pairs = self.family.labels.iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = Metric::from_label(pairs.collect());
+        set(&mut metric);
+        self.metrics.push(metric);
+    }
+}
+
+impl From<Samples> for MetricFamily {
+    fn from(samples: Samples) -> Self {
+        let mut family = Self::default();
+        family.set_name(samples.family.name.to_owned());
+        family.set_help(samples.family.help.to_owned());
+        family.set_field_type(samples.family.kind);
+        family.set_metric(samples.metrics);
+        family
+    }
+}

@@ -1,0 +1,238 @@
+//! A request's way through the stages: route → access → (cache) → forward → respond. Each step takes what the earlier ones decided and
+//! adds one decision to the [`Exchange`].
+
+mod failure;
+mod forward;
+pub mod relay;
+pub mod work;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+pub use self::failure::Failure;
+
+use self::work::Work;
+use crate::clock::Clock;
+use crate::config;
+use crate::edge::client::Client;
+use crate::exchange::{Arrival, Exchange};
+use crate::generation::Generation;
+use crate::io::Alarm;
+use crate::log::access::AccessLog;
+use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::metrics::Metrics;
+use crate::respond::error::{self, After, ProxyError};
+use crate::rfc9111::date::{Timestamp, format_http_date};
+use crate::route::{Access, Captures, access};
+use crate::transform::fields::{Delivery, ResponseContext, finish_response};
+use crate::transform::forwarding::client_address;
+use crate::transform::template::Values;
+
+/// Between two writes to a client that made progress. A reader this slow holds memory and a connection to the origin.
+pub const WRITE_PROGRESS: Duration = Duration::from_secs(30);
+
+/// Everything that serves requests, shared by all listeners.
+pub struct Proxy {
+    generation: ArcSwap<Generation>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Arc<AccessLog>,
+    pub clock: Clock,
+    pub work: Arc<Work>,
+    /// Our name in `Via`. Random, so that two Forebays in a row do not take each other for a loop.
+    pseudonym: String,
+}
+
+/// What the stages have decided about one request.
+pub struct Decided<'a> {
+    pub generation: &'a Generation,
+    pub listener: &'a config::Listener,
+    pub request: &'a RequestHead,
+    pub route: &'a config::Route,
+    pub captures: Captures<'a>,
+}
+
+impl Proxy {
+    pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
+        Self {
+            generation: ArcSwap::from_pointee(generation),
+            metrics,
+            access_log,
+            clock,
+            work: Arc::default(),
+            pseudonym: format!("forebay-{:08x}", fastrand::u32(..)),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// From now on new requests see `generation`.
+    pub fn replace(&self, generation: Generation) {
+        self.generation.store(Arc::new(generation));
+    }
+
+    /// The time as it stands in fields.
+    pub fn http_date(&self) -> String {
+        format_http_date(Timestamp::from(self.clock.now()))
+    }
+
+    /// Answers one request. Afterwards the client's response is finished, or broken off where it could not be.
+    pub async fn serve(&self, client: &mut Client, request: RequestHead, arrival: Arrival, alarm: &mut Alarm) {
+        let _in_flight = self.metrics.in_flight_guard();
+        let _open = self.work.begin();
+        let generation = self.generation.load_full();
+        let request = Arc::new(request);
+        let address = client_address(arrival.peer, &request.fields, &generation.config.trusted_proxies);
+        let log = self.access_log.clone();
+        let time = self.clock.now();
+        let mut exchange = Exchange::begin(generation.clone(), log, arrival, time, Some(request.clone()), address);
+        let result = self.handle(&generation, &request, client, &mut exchange, alarm).await;
+        self.conclude(result, &request.fields, client, &mut exchange, alarm).await;
+    }
+
+    /// Answers something that is no request.
+    pub async fn refuse(&self, client: &mut Client, arrival: Arrival, error: ProxyError, alarm: &mut Alarm) {
+        let _in_flight = self.metrics.in_flight_guard();
+        let _open = self.work.begin();
+        let generation = self.generation.load_full();
+        let fields = Fields::new();
+        let address = client_address(arrival.peer, &fields, &[]);
+        let log = self.access_log.clone();
+        let mut exchange = Exchange::begin(generation, log, arrival, self.clock.now(), None, address);
+        self.conclude(Err(error.into()), &fields, client, &mut exchange, alarm).await;
+    }
+
+    async fn handle(
+        &self,
+        generation: &Arc<Generation>,
+        request: &RequestHead,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let Some(listener) = generation.config.listeners.get(exchange.arrival.listener) else {
+            return Err(ProxyError::Draining.into());
+        };
+        if listener.redirect_to_https
+            && let Some((head, body)) =
+                error::redirect_to_https(request, exchange.request_id.as_str(), &self.http_date())
+        {
+            return self.answer(head, body, client, exchange, alarm).await;
+        }
+        let selected = generation.router.select(request).map_err(ProxyError::from)?;
+        exchange.route = Some(selected.index);
+        let Some(route) = generation.config.routes.get(selected.index) else {
+            return Err(ProxyError::NoRoute.into());
+        };
+        if access(route, exchange.client.ip) == Access::Denied {
+            return Err(ProxyError::Denied.into());
+        }
+        let decided = Decided { generation, listener, request, route, captures: selected.captures };
+        self.forward(&decided, client, exchange, alarm).await
+    }
+
+    /// Sends a response that was made here.
+    pub(crate) async fn answer(
+        &self,
+        head: ResponseHead,
+        body: Bytes,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        exchange.responds(head.status);
+        let has_body = head.framing != Framing::None;
+        client.respond(head);
+        if has_body {
+            exchange.response_bytes = body.len() as u64;
+            client.send(body);
+        }
+        client.finish(None);
+        flush(client, alarm).await
+    }
+
+    /// Adds to a response what only this client's has.
+    pub(crate) fn finish(&self, decided: &Decided<'_>, head: &mut ResponseHead, delivery: Delivery, exchange: &Exchange) {
+        let edits = &decided.route.response_headers;
+        let (client_ip, host) = match edits.set.is_empty() && edits.add.is_empty() {
+            true => Default::default(),
+            false => (exchange.client.text(), decided.request.host()),
+        };
+        let context = ResponseContext {
+            route: Some(decided.route),
+            tls: decided.listener.tls.as_ref(),
+            delivery,
+            values: Values {
+                client_ip: &client_ip,
+                host: &host,
+                method: decided.request.method.as_str(),
+                path: decided.request.path(),
+                request_id: exchange.request_id.as_str(),
+                captures: decided.captures,
+            },
+        };
+        finish_response(head, &context);
+    }
+
+    /// Turns a failure into an answer, or into a transfer that the client can tell from a whole one.
+    async fn conclude(
+        &self,
+        result: Result<(), Failure>,
+        fields: &Fields,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) {
+        let failure = match result {
+            Ok(()) => return,
+            Err(failure) => failure,
+        };
+        exchange.error = Some(failure.reason());
+        let error = match failure {
+            Failure::Refused(error) if !client.has_responded() => error,
+            Failure::Refused(_) | Failure::Broken(_) | Failure::ClientGone => return client.abort(),
+        };
+        let (mut head, mut body) =
+            error::render(&error, fields.get("accept"), exchange.request_id.as_str(), &self.http_date());
+        if exchange.request.as_ref().is_some_and(|request| request.method == http::Method::HEAD) {
+            head.framing = Framing::None;
+            body = Bytes::new();
+        }
+        if let (After::Close, Client::Http1(http1)) = (error.after(), &mut *client) {
+            http1.close_after();
+        }
+        if let Err(failure) = self.answer(head, body, client, exchange, alarm).await {
+            exchange.error = Some(failure.reason());
+            client.abort();
+        }
+    }
+}
+
+/// Writes what is queued for a client, as long as it keeps reading.
+pub(crate) async fn flush(client: &mut Client, alarm: &mut Alarm) -> Result<(), Failure> {
+    let mut written = client.written();
+    let mut deadline = Instant::now() + WRITE_PROGRESS;
+    poll_fn(|cx| {
+        loop {
+            if let std::task::Poll::Ready(result) = client.poll_flush(cx) {
+                return std::task::Poll::Ready(result.map_err(|_| Failure::ClientGone));
+            }
+            if client.written() != written {
+                written = client.written();
+                deadline = Instant::now() + WRITE_PROGRESS;
+            }
+            if alarm.poll(cx, Some(deadline)).is_pending() {
+                return std::task::Poll::Pending;
+            }
+            return std::task::Poll::Ready(Err(Failure::Broken("client-stalled")));
+        }
+    })
+    .await
+}

@@ -1,0 +1,94 @@
+//! Why an exchange did not come to a good end, as far as the client is concerned.
+
+use super::relay::RelayError;
+use crate::edge::client::ClientError;
+use crate::http1::request::RequestError;
+use crate::respond::error::ProxyError;
+use crate::transform::fields::ForwardRefusal;
+use crate::upstream::ConnectError;
+
+#[derive(Debug)]
+pub enum Failure {
+    /// The client gets an error response, if none has begun.
+    Refused(ProxyError),
+    /// The client left: there is nobody to tell.
+    ClientGone,
+    /// The response had begun and is not whole.
+    Broken(&'static str),
+}
+
+impl Failure {
+    /// One word for log and metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(error) => error.reason(),
+            Self::ClientGone => "client-gone",
+            Self::Broken(reason) => reason,
+        }
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<&ConnectError> for Failure {
+    fn from(error: &ConnectError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<&RelayError> for Failure {
+    /// Before the response's head was sent.
+    fn from(error: &RelayError) -> Self {
+        match error {
+            RelayError::Client(ClientError::Gone(_)) => Self::ClientGone,
+            RelayError::Client(ClientError::Body(_)) => Self::Refused(ProxyError::MalformedBody),
+            RelayError::RequestTimeout(_) => Self::Refused(ProxyError::BodyTimeout),
+            RelayError::RequestTooLarge(_) => Self::Refused(ProxyError::BodyTooLarge),
+            RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
+            RelayError::Origin(error) => Self::Refused(error.into()),
+        }
+    }
+}
+
+impl Failure {
+    /// After the response's head was sent.
+    pub(super) fn within_response(error: &RelayError) -> Self {
+        match error {
+            RelayError::Client(ClientError::Gone(_)) => Self::ClientGone,
+            RelayError::Client(ClientError::Body(error)) => Self::Broken(error.as_str()),
+            RelayError::RequestTimeout(_) => Self::Broken(ProxyError::BodyTimeout.reason()),
+            RelayError::RequestTooLarge(_) => Self::Broken(ProxyError::BodyTooLarge.reason()),
+            RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
+            RelayError::Origin(error) => Self::Broken(error.reason()),
+        }
+    }
+}
+
+impl From<ForwardRefusal> for ProxyError {
+    fn from(refusal: ForwardRefusal) -> Self {
+        match refusal {
+            ForwardRefusal::Loop => Self::Loop,
+            ForwardRefusal::Path(ambiguity) => Self::AmbiguousPath(ambiguity.reason()),
+            ForwardRefusal::FinalRecipient => Self::Internal,
+        }
+    }
+}
+
+impl From<RequestError> for ProxyError {
+    fn from(error: RequestError) -> Self {
+        match error.status() {
+            405 => Self::MethodNotAllowed,
+            414 => Self::TargetTooLong,
+            417 => Self::ExpectationFailed,
+            421 => Self::Misdirected,
+            431 => Self::HeadTooLarge,
+            501 => Self::UnknownTransferCoding,
+            505 => Self::VersionNotSupported,
+            _ => Self::Malformed(error.as_str()),
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Bytes between a client and an origin, both ways at once, in one task.
+//!
+//! Everything is polled side by side on `&mut` halves, so there is no channel, no second task and no lock between the two
+//! sockets, and a slow reader holds at most [`HIGH_WATER`] and one read.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::Instant;
+
+use crate::edge::client::{BodyEvent, Client, ClientError};
+use crate::io::Alarm;
+use crate::message::ResponseHead;
+use crate::transform::events::{EventBoundary, HEARTBEAT};
+use crate::upstream::{Origin, OriginError};
+
+/// Queued bytes above which the other side is not read.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// Interim responses passed on for one request. More is an origin gone wrong.
+const MAX_INTERIM: u32 = 32;
+
+/// The limits of one exchange.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of the request body. `None`: unlimited.
+    pub request_body: Option<u64>,
+    /// Between two reads of the request body.
+    pub request_idle: Duration,
+    /// Between two writes to the origin that made progress.
+    pub send: Option<Duration>,
+    /// From the end of the request to the head of the response.
+    pub first_byte: Option<Duration>,
+    /// Between two reads of the response body.
+    pub between_bytes: Option<Duration>,
+    /// Between two writes to the client that made progress.
+    pub write: Duration,
+    /// After this much silence of an event stream a comment is sent.
+    pub heartbeat: Option<Duration>,
+}
+
+/// Why an exchange did not come to a good end.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The client did not send its body for too long.
+    #[error("the client sent nothing of its request body for {0:?}")]
+    RequestTimeout(Duration),
+    #[error("the request body is larger than {0} bytes")]
+    RequestTooLarge(u64),
+    /// The client did not read its response for too long.
+    #[error("the client read nothing for {0:?}")]
+    ClientStalled(Duration),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+}
+
+/// One exchange under way.
+pub struct Relay<'a> {
+    pub client: &'a mut Client,
+    pub origin: &'a mut Origin,
+    alarm: &'a mut Alarm,
+    pub limits: Limits,
+    upload: Upload,
+    /// Bytes of the request body that were read.
+    pub received: u64,
+    /// Bytes of a tunnel that went to the client.
+    pub sent: u64,
+    client_read: Instant,
+    client_wrote: Progress,
+    origin_read: Instant,
+    origin_wrote: Progress,
+    interims: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Streaming,
+    /// All of the body is queued, not all of it is written.
+    Flushing,
+    Done,
+    /// The origin takes no more; its response may still come.
+    Stopped,
+}
+
+/// When a queue was last seen to shrink.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    written: u64,
+    at: Instant,
+}
+
+impl Progress {
+    fn note(&mut self, written: u64) {
+        if written != self.written {
+            *self = Self { written, at: Instant::now() };
+        }
+    }
+}
+
+impl<'a> Relay<'a> {
+    /// The request's head is queued already.
+    pub fn new(client: &'a mut Client, origin: &'a mut Origin, alarm: &'a mut Alarm, limits: Limits) -> Self {
+        let now = Instant::now();
+        let progress = Progress { written: 0, at: now };
+        let upload = match client.body_is_read() {
+            true => Upload::Flushing,
+            false => Upload::Streaming,
+        };
+        Self {
+            client,
+            origin,
+            alarm,
+            limits,
+            upload,
+            received: 0,
+            sent: 0,
+            client_read: now,
+            client_wrote: progress,
+            origin_read: now,
+            origin_wrote: progress,
+            interims: 0,
+        }
+    }
+
+    /// Sends the request and waits for the final response's head; passes interim ones on.
+    ///
+    /// # Errors
+    /// Nothing but interim heads has been sent to the client.
+    pub async fn head(&mut self, method: &Method) -> Result<ResponseHead, RelayError> {
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = self.poll_upload(cx) {
+                    result?;
+                }
+                match self.origin.poll_head(cx, method) {
+                    Poll::Ready(Ok(head)) if head.status < 200 && head.status != 101 => {
+                        self.interims += 1;
+                        if self.interims <= MAX_INTERIM {
+                            self.client.interim(&head);
+                        }
+                        continue;
+                    }
+                    Poll::Ready(result) => {
+                        self.origin_read = Instant::now();
+                        return Poll::Ready(result.map_err(RelayError::Origin));
+                    }
+                    Poll::Pending => {}
+                }
+                if self.client.backlog() > 0
+                    && let Poll::Ready(result) = self.client.poll_flush(cx)
+                {
+                    result?;
+                }
+                if self.upload != Upload::Streaming && self.client.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(left()));
+                }
+                let (deadline, error) = self.head_deadline();
+                match self.alarm.poll(cx, deadline) {
+                    Poll::Ready(_) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Passes the response's body on. Its head is queued already.
+    ///
+    /// # Errors
+    /// What came before the error has been written; the client must be told that the body is not whole.
+    pub async fn body(&mut self, mut passing: impl FnMut(&Bytes)) -> Result<(), RelayError> {
+        let mut boundary = EventBoundary::default();
+        let mut state = Download::Reading;
+        self.client_wrote.at = Instant::now();
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = self.poll_upload(cx) {
+                    result?;
+                }
+                let mut full = false;
+                while matches!(state, Download::Reading) {
+                    if self.client.backlog() >= HIGH_WATER {
+                        full = true;
+                        break;
+                    }
+                    match self.origin.poll_body(cx) {
+                        Poll::Ready(Ok(BodyEvent::Data(data))) => {
+                            self.origin_read = Instant::now();
+                            if self.limits.heartbeat.is_some() {
+                                boundary.pass(&data);
+                            }
+                            passing(&data);
+                            self.client.send(data);
+                        }
+                        Poll::Ready(Ok(BodyEvent::End(trailers))) => {
+                            self.client.finish(trailers.as_ref());
+                            state = Download::Ended;
+                        }
+                        Poll::Ready(Err(error)) => state = Download::Failed(Some(error)),
+                        Poll::Pending => break,
+                    }
+                }
+                match self.client.poll_flush(cx) {
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Ready(Ok(())) => match &mut state {
+                        Download::Reading => {
+                            self.client_wrote.note(self.client.written());
+                            if full {
+                                continue;
+                            }
+                        }
+                        Download::Ended => return Poll::Ready(Ok(())),
+                        Download::Failed(error) => match error.take() {
+                            Some(error) => return Poll::Ready(Err(error.into())),
+                            None => return Poll::Ready(Ok(())),
+                        },
+                    },
+                    Poll::Pending => self.client_wrote.note(self.client.written()),
+                }
+                if self.upload != Upload::Streaming && self.client.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Err(left()));
+                }
+                let stalled = self.client.backlog() > 0;
+                let idle = self.client_wrote.at.max(self.origin_read);
+                let (deadline, due) = earliest([
+                    stalled.then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
+                    after(self.origin_read, self.limits.between_bytes.filter(|_| !stalled), Due::OriginSilent),
+                    after(
+                        idle,
+                        self.limits.heartbeat.filter(|_| !stalled && boundary.is_between_events()),
+                        Due::Heartbeat,
+                    ),
+                ]);
+                match (self.alarm.poll(cx, deadline), due) {
+                    (Poll::Pending, _) => return Poll::Pending,
+                    (Poll::Ready(_), Due::Heartbeat) => {
+                        self.client_wrote.at = Instant::now();
+                        self.client.send(Bytes::from_static(HEARTBEAT));
+                    }
+                    (Poll::Ready(_), Due::ClientStalled) => {
+                        return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
+                    }
+                    (Poll::Ready(_), Due::OriginSilent) => {
+                        // What was sent so far stands; only the rest is missing.
+                        let silent = self.limits.between_bytes.unwrap_or_default();
+                        return Poll::Ready(Err(OriginError::BetweenBytesTimeout(silent).into()));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// After a 101: bytes both ways until one side ends, or both have been silent for `idle`.
+    pub async fn tunnel(&mut self, idle: Duration) -> Result<(), RelayError> {
+        self.upload = Upload::Streaming;
+        self.limits.request_body = None;
+        self.limits.heartbeat = None;
+        let mut ended = false;
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = self.poll_upload(cx) {
+                    result?;
+                    ended = true;
+                }
+                let mut full = false;
+                while !ended {
+                    if self.client.backlog() >= HIGH_WATER {
+                        full = true;
+                        break;
+                    }
+                    match self.origin.poll_body(cx) {
+                        Poll::Ready(Ok(BodyEvent::Data(data))) => {
+                            self.origin_read = Instant::now();
+                            self.sent += data.len() as u64;
+                            self.client.send(data);
+                        }
+                        Poll::Ready(Ok(BodyEvent::End(_))) => ended = true,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Pending => break,
+                    }
+                }
+                match self.client.poll_flush(cx)? {
+                    Poll::Ready(()) if ended => return Poll::Ready(Ok(())),
+                    Poll::Ready(()) if full => continue,
+                    _ => self.client_wrote.note(self.client.written()),
+                }
+                let active = self.client_read.max(self.origin_read);
+                let (deadline, due) = earliest([
+                    Some((active + idle, Due::OriginSilent)),
+                    (self.client.backlog() > 0)
+                        .then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
+                    None,
+                ]);
+                match (self.alarm.poll(cx, deadline), due) {
+                    (Poll::Pending, _) => return Poll::Pending,
+                    (Poll::Ready(_), Due::ClientStalled) => {
+                        return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
+                    }
+                    (Poll::Ready(_), _) => return Poll::Ready(Ok(())),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ready when the request has been written, or can no longer be.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        loop {
+            let mut waiting = false;
+            while self.upload == Upload::Streaming && self.origin.backlog() < HIGH_WATER {
+                match self.client.poll_body(cx) {
+                    Poll::Ready(Ok(BodyEvent::Data(data))) => {
+                        self.client_read = Instant::now();
+                        self.received += data.len() as u64;
+                        if let Some(limit) = self.limits.request_body
+                            && self.received > limit
+                        {
+                            return Poll::Ready(Err(RelayError::RequestTooLarge(limit)));
+                        }
+                        self.origin.send(data);
+                    }
+                    Poll::Ready(Ok(BodyEvent::End(trailers))) => {
+                        self.origin.finish(trailers.as_ref());
+                        self.upload = Upload::Flushing;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending => {
+                        waiting = true;
+                        break;
+                    }
+                }
+            }
+            if matches!(self.upload, Upload::Done | Upload::Stopped) {
+                return Poll::Ready(Ok(()));
+            }
+            let flushed = self.origin.poll_flush(cx);
+            self.origin_wrote.note(self.origin.written());
+            match flushed {
+                Poll::Ready(Ok(())) if self.upload == Upload::Flushing => {
+                    self.upload = Upload::Done;
+                    self.origin_wrote.at = Instant::now();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                // An origin that answers early may close its side (RFC 9112 §9.5). Its response counts; if there is none, reading
+                // it tells why.
+                Poll::Ready(Err(_)) => {
+                    self.upload = Upload::Stopped;
+                    self.origin_wrote.at = Instant::now();
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn head_deadline(&self) -> (Option<Instant>, RelayError) {
+        let send = self.limits.send;
+        let first_byte = self.limits.first_byte;
+        match self.upload {
+            Upload::Streaming | Upload::Flushing if self.origin.backlog() > 0 => (
+                send.map(|time| self.origin_wrote.at.max(self.client_read) + time),
+                OriginError::SendTimeout(send.unwrap_or_default()).into(),
+            ),
+            Upload::Streaming => (
+                Some(self.client_read.max(self.origin_wrote.at) + self.limits.request_idle),
+                RelayError::RequestTimeout(self.limits.request_idle),
+            ),
+            Upload::Flushing | Upload::Done | Upload::Stopped => (
+                first_byte.map(|time| self.origin_wrote.at + time),
+                OriginError::FirstByteTimeout(first_byte.unwrap_or_default()).into(),
+            ),
+        }
+    }
+}
+
+enum Download {
+    Reading,
+    Ended,
+    Failed(Option<OriginError>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    ClientStalled,
+    OriginSilent,
+    Heartbeat,
+}
+
+fn left() -> RelayError {
+    RelayError::Client(ClientError::Gone(std::io::ErrorKind::ConnectionAborted.into()))
+}
+
+fn after(since: Instant, time: Option<Duration>, due: Due) -> Option<(Instant, Due)> {
+    time.map(|time| (since + time, due))
+}
+
+fn earliest(all: [Option<(Instant, Due)>; 3]) -> (Option<Instant>, Due) {
+    match all.into_iter().flatten().min_by_key(|(at, _)| *at) {
+        Some((at, due)) => (Some(at), due),
+        None => (None, Due::OriginSilent),
+    }
+}

@@ -1,0 +1,3 @@
+//! What Forebay says on its own.
+
+pub mod error;

@@ -1,0 +1,282 @@
+//! Which route a request takes.
+//!
+//! The first route whose conditions all hold is the one. The path is looked at as received and in every other way that a
+//! server may read it ([`reading`]); where that leads to different routes the request is refused, so that no `deny` can be
+//! walked around.
+
+mod access;
+mod pattern;
+mod reading;
+
+use fnv::FnvHashMap;
+use http::Method;
+
+use crate::config::{self, HostPattern};
+use crate::message::{RequestHead, split_port};
+
+pub use access::{Access, access, contains};
+pub use pattern::{Captures, strip_prefix};
+pub use reading::Ambiguity;
+
+use pattern::Pattern;
+use reading::{canonical_literal, is_plain, readings};
+
+/// Octets of a host name (RFC 1035 §2.3.4), with room to spare; a longer one matches no host condition.
+const MAX_HOST: usize = 256;
+
+/// The routes of a configuration, indexed by host and first path segments, so that hundreds of them cost little more than
+/// ten. Only the operator can put keys into the index, so a fast hash will do.
+#[derive(Debug)]
+pub struct Router {
+    rules: Vec<Rule>,
+    /// Per host: the rules that name it or a wildcard that covers it.
+    hosts: FnvHashMap<Box<[u8]>, Table>,
+    /// Per wildcard (`.example.com`): the rules that name it or a wider one.
+    wildcards: FnvHashMap<Box<[u8]>, Table>,
+    /// The rules without a host condition.
+    any_host: Table,
+}
+
+/// Rules of one host by the beginning of their path; numbers ascend.
+#[derive(Debug, Default)]
+struct Table {
+    /// By the first segment, or the first two (`api/users`) where the rule knows them.
+    by_segments: FnvHashMap<Box<[u8]>, Vec<usize>>,
+    /// Where the first segment may be anything.
+    any: Vec<usize>,
+}
+
+/// A route's conditions except the host.
+#[derive(Debug)]
+struct Rule {
+    path: Option<Pattern>,
+    prefix: Option<Pattern>,
+    suffixes: Vec<Vec<u8>>,
+    methods: Vec<Method>,
+    headers: Vec<(String, String)>,
+}
+
+/// The route of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Selected<'a> {
+    /// Into [`config::Config::routes`].
+    pub index: usize,
+    pub captures: Captures<'a>,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoute {
+    /// 404.
+    NotFound,
+    /// 400.
+    Ambiguous(Ambiguity),
+}
+
+impl Router {
+    pub fn new(routes: &[config::Route]) -> Self {
+        let rules: Vec<Rule> = routes.iter().map(Rule::new).collect();
+        let mut hosts = FnvHashMap::default();
+        let mut wildcards = FnvHashMap::default();
+        for pattern in routes.iter().flat_map(|route| &route.matches.hosts) {
+            match pattern {
+                HostPattern::Exact(host) => hosts.insert(Box::from(host.as_bytes()), Table::default()),
+                HostPattern::Wildcard(suffix) => wildcards.insert(Box::from(suffix.as_bytes()), Table::default()),
+            };
+        }
+        let mut any_host = Table::default();
+        for (index, (rule, route)) in rules.iter().zip(routes).enumerate() {
+            let patterns = &route.matches.hosts;
+            if patterns.is_empty() {
+                any_host.add(index, rule);
+                continue;
+            }
+            for (host, table) in &mut hosts {
+                if patterns.iter().any(|pattern| covers(pattern, host)) {
+                    table.add(index, rule);
+                }
+            }
+            for (suffix, table) in &mut wildcards {
+                if patterns.iter().any(|pattern| covers_all_below(pattern, suffix)) {
+                    table.add(index, rule);
+                }
+            }
+        }
+        Self {
+            rules,
+            hosts,
+            wildcards,
+            any_host,
+        }
+    }
+
+    /// The first route that matches.
+    ///
+    /// `*` (RFC 9112 §3.2.4) has no path: it goes to the first route that has no condition on the path or the prefix `/`.
+    ///
+    /// # Errors
+    /// [`NoRoute::Ambiguous`] where a server could read the path so that it belongs to another route.
+    pub fn select<'a>(&'a self, head: &'a RequestHead) -> Result<Selected<'a>, NoRoute> {
+        let path = head.path();
+        let mut buffer = [0; MAX_HOST];
+        let host_table = self.host_table(host(&head.authority, &mut buffer));
+        let index = if is_plain(path.as_bytes()) {
+            self.first(host_table, head, path.as_bytes())
+        } else {
+            let readings = readings(path.as_bytes()).map_err(NoRoute::Ambiguous)?;
+            let mut indices = readings.iter().map(|reading| self.first(host_table, head, reading));
+            let received = indices.next().flatten();
+            if indices.any(|index| index != received) {
+                return Err(NoRoute::Ambiguous(Ambiguity::Routes));
+            }
+            received
+        };
+        match index {
+            Some(index) => Ok(Selected {
+                index,
+                captures: self.captures(index, path),
+            }),
+            None => Err(NoRoute::NotFound),
+        }
+    }
+
+    /// What the `{name}` segments of a route are in `path`, which it was selected for.
+    pub fn captures<'a>(&'a self, index: usize, path: &'a str) -> Captures<'a> {
+        match self.rules.get(index) {
+            Some(rule) => Captures::new([rule.path.as_ref(), rule.prefix.as_ref()], path),
+            None => Captures::NONE,
+        }
+    }
+
+    /// Rules that ask for this host; the longest wildcard's table holds those of the shorter ones too.
+    fn host_table(&self, host: Option<&[u8]>) -> Option<&Table> {
+        let host = host?;
+        if let Some(table) = self.hosts.get(host) {
+            return Some(table);
+        }
+        if self.wildcards.is_empty() {
+            return None;
+        }
+        let dots = host.iter().enumerate().filter(|(at, byte)| *at > 0 && **byte == b'.');
+        let mut suffixes = dots.filter_map(|(at, _)| host.get(at..));
+        suffixes.find_map(|suffix| self.wildcards.get(suffix))
+    }
+
+    /// The first rule that matches a reading of the path: all ascending lists that may hold it are merged.
+    fn first(&self, host_table: Option<&Table>, head: &RequestHead, path: &[u8]) -> Option<usize> {
+        let segments = path.get(1..).unwrap_or_default();
+        let [a, b, c] = host_table.map_or([&[][..], &[], &[]], |table| table.lists(segments));
+        let [d, e, f] = self.any_host.lists(segments);
+        let mut lists = [a, b, c, d, e, f];
+        loop {
+            let lists = lists.iter_mut().filter(|list| !list.is_empty());
+            let nearest = lists.min_by_key(|list| list.first().copied())?;
+            let (index, rest) = nearest.split_first()?;
+            *nearest = rest;
+            if self.rules.get(*index).is_some_and(|rule| rule.matches(head, path)) {
+                return Some(*index);
+            }
+        }
+    }
+}
+
+impl Table {
+    fn add(&mut self, index: usize, rule: &Rule) {
+        match rule.first_segments() {
+            Some(segments) => self.by_segments.entry(segments.into()).or_default().push(index),
+            None => self.any.push(index),
+        }
+    }
+
+    /// The rules that may match a path whose segments begin so: by two segments, by one, and those for any.
+    fn lists(&self, segments: &[u8]) -> [&[usize]; 3] {
+        if self.by_segments.is_empty() {
+            return [&[], &[], &self.any];
+        }
+        let list = |key: &[u8]| self.by_segments.get(key).map_or(&[][..], Vec::as_slice);
+        let mut slashes = segments
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at);
+        match (slashes.next(), slashes.next()) {
+            (None, _) => [&[], list(segments), &self.any],
+            (Some(first), second) => {
+                let two = segments.get(..second.unwrap_or(segments.len())).unwrap_or_default();
+                [list(two), list(segments.get(..first).unwrap_or_default()), &self.any]
+            }
+        }
+    }
+}
+
+impl Rule {
+    fn new(route: &config::Route) -> Self {
+        let matches = &route.matches;
+        Self {
+            path: matches.path.as_ref().map(Pattern::new),
+            prefix: matches.path_prefix.as_ref().map(Pattern::new),
+            suffixes: matches
+                .path_suffix
+                .iter()
+                .map(|suffix| canonical_literal(suffix))
+                .collect(),
+            methods: matches.methods.clone(),
+            headers: matches.headers.clone(),
+        }
+    }
+
+    fn first_segments(&self) -> Option<Vec<u8>> {
+        self.path.as_ref().or(self.prefix.as_ref())?.first_literals()
+    }
+
+    /// `path` is one reading of the request's path.
+    fn matches(&self, head: &RequestHead, path: &[u8]) -> bool {
+        self.matches_path(path)
+            && (self.methods.is_empty() || self.methods.contains(&head.method))
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| head.fields.get_all(name).any(|line| line == value.as_bytes()))
+    }
+
+    fn matches_path(&self, path: &[u8]) -> bool {
+        if path == b"*" {
+            return self.path.is_none()
+                && self.suffixes.is_empty()
+                && self.prefix.as_ref().is_none_or(Pattern::is_root);
+        }
+        path.starts_with(b"/")
+            && self.path.as_ref().is_none_or(|pattern| pattern.is(path))
+            && self.prefix.as_ref().is_none_or(|pattern| pattern.leads(path))
+            && (self.suffixes.is_empty() || self.suffixes.iter().any(|suffix| path.ends_with(suffix)))
+    }
+}
+
+/// Whether the pattern matches this host.
+fn covers(pattern: &HostPattern, host: &[u8]) -> bool {
+    match pattern {
+        HostPattern::Exact(exact) => exact.as_bytes() == host,
+        HostPattern::Wildcard(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),
+    }
+}
+
+/// Whether the pattern matches every host that ends with `suffix`.
+fn covers_all_below(pattern: &HostPattern, suffix: &[u8]) -> bool {
+    match pattern {
+        HostPattern::Exact(_) => false,
+        HostPattern::Wildcard(wider) => suffix.ends_with(wider.as_bytes()),
+    }
+}
+
+/// The authority's host as [`RequestHead::host`] gives it, without an allocation. `None`: there is none, or none that a
+/// configuration could name.
+fn host<'b>(authority: &str, buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [u8]> {
+    let host = split_port(authority).0.trim_end_matches('.').as_bytes();
+    let lower = buffer.get_mut(..host.len()).filter(|lower| !lower.is_empty())?;
+    lower.copy_from_slice(host);
+    lower.make_ascii_lowercase();
+    Some(lower)
+}
+
+#[cfg(test)]
+mod tests;

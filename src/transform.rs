@@ -1,0 +1,10 @@
+//! What is changed on the way between client and upstream.
+//!
+//! Fields that belong to one connection go ([`names`]), those that tell the upstream about the client are written anew
+//! ([`forwarding`]), and what the route asks for is done last ([`template`]); [`fields`] puts it together.
+
+pub mod events;
+pub mod fields;
+pub mod forwarding;
+pub mod names;
+pub mod template;

@@ -1,0 +1,295 @@
+//! Who the client is, and how the upstream is told.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::message::{Fields, RequestHead, Scheme, split_port};
+use crate::route::contains;
+use crate::transform::names::Forwarding;
+
+/// Bytes that our element of `Forwarded` usually takes.
+const ELEMENT_BYTES: usize = 128;
+
+/// Whether the peer's forwarding fields are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    Trusted,
+    Untrusted,
+}
+
+/// The client of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// The client's own as far as trusted proxies tell. `None`: it came through a Unix socket.
+    pub ip: Option<IpAddr>,
+    /// Who connected to us. `None`: through a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Of the peer. Whoever comes through a Unix socket has no address that could be in `trusted_proxies`, so is untrusted.
+    pub trust: Trust,
+}
+
+impl ClientAddress {
+    /// For logs and templates: the address, or `unix`.
+    pub fn text(&self) -> String {
+        self.ip.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
+    }
+}
+
+/// Finds the client behind trusted proxies.
+///
+/// Each proxy adds the address that it saw to the right end of `X-Forwarded-For`, so the walk goes leftwards for as long
+/// as the addresses are trusted proxies' own; the first other is the client. What cannot be read ends the walk: nobody
+/// trusted vouches for what is left of it. `Forwarded` is read where there is no `X-Forwarded-For`.
+pub fn client_address(peer: Option<IpAddr>, fields: &Fields, trusted: &[IpNet]) -> ClientAddress {
+    let peer = peer.map(|peer| peer.to_canonical());
+    let trust = match peer {
+        Some(peer) if contains(trusted, peer) => Trust::Trusted,
+        Some(_) | None => Trust::Untrusted,
+    };
+    let mut ip = peer;
+    if trust == Trust::Trusted {
+        let forwarded_for: Vec<&[u8]> = fields.get_all("x-forwarded-for").collect();
+        let is_standard = forwarded_for.is_empty();
+        let lines = if is_standard {
+            fields.get_all("forwarded").collect()
+        } else {
+            forwarded_for
+        };
+        let members = lines.iter().rev().flat_map(|line| line.rsplit(|b| *b == b','));
+        for member in members {
+            let hop = if is_standard {
+                forwarded_for_parameter(member).and_then(parse_node)
+            } else {
+                parse_node(member.trim_ascii())
+            };
+            let Some(hop) = hop else { break };
+            ip = Some(hop);
+            if !contains(trusted, hop) {
+                break;
+            }
+        }
+    }
+    ClientAddress { ip, peer, trust }
+}
+
+/// The `for` parameter of one element (RFC 7239 §4), without its quotes. A comma inside of quotes has torn the element
+/// apart, and then its quotes do not match.
+fn forwarded_for_parameter(element: &[u8]) -> Option<&[u8]> {
+    let mut pairs = element.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+    let value = pairs.find_map(|pair| match pair.split_at_checked(4) {
+        Some((name, value)) if name.eq_ignore_ascii_case(b"for=") => Some(value),
+        _ => None,
+    })?;
+    match value.strip_prefix(b"\"") {
+        Some(quoted) => quoted.strip_suffix(b"\""),
+        None => Some(value),
+    }
+}
+
+/// An address with or without a port; IPv6 with or without brackets.
+fn parse_node(node: &[u8]) -> Option<IpAddr> {
+    let node = std::str::from_utf8(node).ok()?;
+    let ip = match node.parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) => match node.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(literal) => literal.parse().ok()?,
+            None => node.parse::<SocketAddr>().ok()?.ip(),
+        },
+    };
+    Some(ip.to_canonical())
+}
+
+/// What of the received forwarding fields is believed.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// `X-Forwarded-For`, lines joined.
+    forwarded_for: Vec<u8>,
+    /// `Forwarded`, lines joined.
+    forwarded: Vec<u8>,
+    proto: Passed,
+    host: Passed,
+    port: Passed,
+    real_ip: Vec<u8>,
+}
+
+/// Whether a received line is passed on as it stands, so that ours is not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Passed {
+    #[default]
+    No,
+    Yes,
+}
+
+impl Received {
+    /// Takes in a line that is believed. Lists are written anew with our own member at the end.
+    pub(super) fn passes(&mut self, field: Forwarding, value: &[u8]) -> Passed {
+        let passed = match field {
+            Forwarding::For => {
+                join(&mut self.forwarded_for, value);
+                return Passed::No;
+            }
+            Forwarding::Standard => {
+                join(&mut self.forwarded, value);
+                return Passed::No;
+            }
+            Forwarding::RealIp => {
+                self.real_ip = value.to_vec();
+                return Passed::No;
+            }
+            Forwarding::Proto => &mut self.proto,
+            Forwarding::Host => &mut self.host,
+            Forwarding::Port => &mut self.port,
+        };
+        *passed = Passed::Yes;
+        Passed::Yes
+    }
+}
+
+/// Joins a line of a list-valued field to those before it (RFC 9110 §5.3).
+fn join(list: &mut Vec<u8>, line: &[u8]) {
+    if line.is_empty() {
+        return;
+    }
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(line);
+}
+
+/// Adds the forwarding fields; `received` is what a believed peer said.
+pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress, received: Received) {
+    let scheme = head.scheme.as_str();
+    let Received {
+        mut forwarded_for,
+        mut forwarded,
+        proto,
+        host,
+        port,
+        real_ip,
+    } = received;
+    let has_chain = !forwarded_for.is_empty() || !forwarded.is_empty();
+    let peer = client.peer.map(|peer| peer.to_string());
+    let mut element = String::with_capacity(ELEMENT_BYTES);
+    match (client.peer, &peer) {
+        (Some(IpAddr::V6(_)), Some(peer)) => element.extend(["for=\"[", peer, "]\""]),
+        (_, Some(peer)) => element.extend(["for=", peer]),
+        // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
+        (_, None) => element.push_str("for=unknown"),
+    }
+    let can_be_quoted = !head.authority.is_empty() && !head.authority.contains(['"', '\\']);
+    if can_be_quoted {
+        element.extend([";host=\"", &head.authority, "\""]);
+    }
+    element.extend([";proto=", scheme]);
+    join(&mut forwarded, element.as_bytes());
+    join(&mut forwarded_for, peer.as_deref().unwrap_or_default().as_bytes());
+
+    if !forwarded_for.is_empty() {
+        out.push("X-Forwarded-For", &forwarded_for);
+    }
+    if proto == Passed::No {
+        out.push("X-Forwarded-Proto", scheme);
+    }
+    if host == Passed::No && !head.authority.is_empty() {
+        out.push("X-Forwarded-Host", &head.authority);
+    }
+    if port == Passed::No {
+        let default = match head.scheme {
+            Scheme::Http => "80",
+            Scheme::Https => "443",
+        };
+        let port = split_port(&head.authority).1.filter(|port| !port.is_empty());
+        out.push("X-Forwarded-Port", port.unwrap_or(default));
+    }
+    // A proxy that writes no list may say it this way; one that does may have let the client's own claim through.
+    if !has_chain && !real_ip.is_empty() {
+        out.push("X-Real-IP", &real_ip);
+    } else if client.ip == client.peer {
+        if let Some(peer) = &peer {
+            out.push("X-Real-IP", peer);
+        }
+    } else if let Some(ip) = client.ip {
+        out.push("X-Real-IP", ip.to_string());
+    }
+    out.push("Forwarded", &forwarded);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|network| network.parse().unwrap()).collect()
+    }
+
+    fn fields(lines: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        for (name, value) in lines {
+            fields.push(name, value);
+        }
+        fields
+    }
+
+    const XFF: &str = "X-Forwarded-For";
+    const FWD: &str = "Forwarded";
+
+    #[test]
+    fn the_client_is_the_first_address_from_the_right_that_is_not_a_trusted_proxy() {
+        let table: [(&[(&str, &str)], &str); 26] = [
+            (&[], "10.0.0.1"),
+            (&[(XFF, "192.0.2.1")], "192.0.2.1"),
+            (&[(XFF, "6.6.6.6, 192.0.2.1")], "192.0.2.1"),
+            (&[(XFF, "6.6.6.6"), (XFF, "192.0.2.1, 10.0.0.2")], "192.0.2.1"),
+            (&[(XFF, "192.0.2.1,10.0.0.3 ,\t10.0.0.2")], "192.0.2.1"),
+            (&[(XFF, "10.0.0.9, 10.0.0.2")], "10.0.0.9"),
+            (&[(XFF, "6.6.6.6, garbage, 10.0.0.2")], "10.0.0.2"),
+            (&[(XFF, "6.6.6.6, unknown")], "10.0.0.1"),
+            (&[(XFF, "6.6.6.6, ")], "10.0.0.1"),
+            (&[(XFF, "")], "10.0.0.1"),
+            (&[(XFF, "192.0.2.1:4711")], "192.0.2.1"),
+            (&[(XFF, "2001:db8::1")], "2001:db8::1"),
+            (&[(XFF, "[2001:db8::1]")], "2001:db8::1"),
+            (&[(XFF, "[2001:db8::1]:4711")], "2001:db8::1"),
+            (&[(XFF, "192.0.2.1, ::ffff:10.0.0.2")], "192.0.2.1"),
+            (&[(XFF, "010.0.0.1")], "10.0.0.1"),
+            (&[(XFF, "192.0.2.1 6.6.6.6")], "10.0.0.1"),
+            (&[(XFF, "192.0.2.1"), (FWD, "for=6.6.6.6")], "192.0.2.1"),
+            (&[("X_Forwarded_For", "6.6.6.6")], "10.0.0.1"),
+            (&[(FWD, "for=192.0.2.1")], "192.0.2.1"),
+            (
+                &[(FWD, "for=6.6.6.6, proto=http;FOR=\"192.0.2.1:80\";by=x , for=10.0.0.2")],
+                "192.0.2.1",
+            ),
+            (&[(FWD, "for=\"[2001:db8::1]:4711\"")], "2001:db8::1"),
+            (&[(FWD, "for=6.6.6.6, for=_hidden")], "10.0.0.1"),
+            (&[(FWD, "for=6.6.6.6, proto=https")], "10.0.0.1"),
+            (&[(FWD, "for=\"x, for=6.6.6.6\"")], "10.0.0.1"),
+            (&[(FWD, "for=\"6.6.6.6")], "10.0.0.1"),
+        ];
+        let trusted = networks(&["10.0.0.0/24"]);
+        for (lines, expected) in table {
+            let client = client_address("10.0.0.1".parse().ok(), &fields(lines), &trusted);
+            assert_eq!(client.text(), expected, "{lines:?}");
+            assert_eq!(client.trust, Trust::Trusted);
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_name_another_address() {
+        let trusted = networks(&["10.0.0.0/24", "2001:db8::/32"]);
+        let forged = fields(&[(XFF, "6.6.6.6"), (FWD, "for=6.6.6.6")]);
+        for (peer, text, trust) in [
+            (Some("192.0.2.1"), "192.0.2.1", Trust::Untrusted),
+            (Some("2001:db9::1"), "2001:db9::1", Trust::Untrusted),
+            (Some("::ffff:192.0.2.1"), "192.0.2.1", Trust::Untrusted),
+            (None, "unix", Trust::Untrusted),
+            (Some("::ffff:10.0.0.1"), "6.6.6.6", Trust::Trusted),
+            (Some("2001:db8::1"), "6.6.6.6", Trust::Trusted),
+        ] {
+            let peer = peer.map(|peer| peer.parse().unwrap());
+            let client = client_address(peer, &forged, &trusted);
+            assert_eq!((client.text().as_str(), client.trust), (text, trust), "{peer:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! New connections to one server.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::{BasicPeer, PeerOptions};
+use pingora_core::{Error, ErrorType};
+use tokio::time::Instant;
+
+use super::tls::{self, UpstreamTlsConnector};
+use crate::config::{self, ServerAddress};
+use crate::io::Duplex;
+use crate::tls::{Alpn, TlsConfigError};
+
+/// Connects to one server, over TLS if the upstream says so.
+pub struct Connector {
+    address: ServerAddress,
+    tls: Option<UpstreamTlsConnector>,
+    timeout: Duration,
+    transport: TransportConnector,
+}
+
+/// Why there is no connection. None of these has let the server see anything of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no server is left to try")]
+    NoServer,
+    #[error("the name {0:?} cannot be resolved: {1}")]
+    Name(String, io::Error),
+    #[error("connection refused")]
+    Refused,
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("TLS: {0}")]
+    Tls(#[from] tls::ConnectError),
+    #[error("HTTP/2: {0}")]
+    Http2(h2::Error),
+}
+
+impl Connector {
+    pub fn new(address: &ServerAddress, upstream: &config::Upstream) -> Result<Self, TlsConfigError> {
+        let tls = match &upstream.tls {
+            Some(tls) => {
+                let highest = match upstream.http2 {
+                    true => Alpn::Http2,
+                    false => Alpn::Http1,
+                };
+                Some(UpstreamTlsConnector::new(tls, highest)?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            address: address.clone(),
+            tls,
+            timeout: upstream.timeouts.connect,
+            // Idle connections are kept by our own pool, so Pingora's has no room.
+            transport: TransportConnector::new(Some(ConnectorOptions::new(0))),
+        })
+    }
+
+    /// Name resolution, connection and TLS handshake within the connect timeout. What the server agreed to speak; without TLS it is
+    /// whatever the configuration says.
+    pub async fn connect(&self) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+        let deadline = Instant::now() + self.timeout;
+        match tokio::time::timeout_at(deadline, self.establish(deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Timeout(self.timeout)),
+        }
+    }
+
+    async fn establish(&self, deadline: Instant) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+        let io = self.transport().await?;
+        match &self.tls {
+            None => Ok((io, None)),
+            Some(tls) => {
+                let (io, alpn) = tls.connect(io, deadline).await?;
+                Ok((Box::new(io), Some(alpn)))
+            }
+        }
+    }
+
+    async fn transport(&self) -> Result<Box<dyn Duplex>, ConnectError> {
+        let (host, port) = match &self.address {
+            ServerAddress::Unix(path) => return self.dial(unix_address(path)?).await,
+            ServerAddress::Tcp { host, port } => (host, *port),
+        };
+        if let Ok(ip) = host.parse() {
+            return self.dial(SocketAddr::Inet(std::net::SocketAddr::new(ip, port))).await;
+        }
+        let failed = |error| ConnectError::Name(host.clone(), error);
+        let addresses = tokio::net::lookup_host((host.as_str(), port)).await.map_err(failed)?;
+        let mut last = failed(io::ErrorKind::NotFound.into());
+        for address in addresses {
+            match self.dial(SocketAddr::Inet(address)).await {
+                Ok(io) => return Ok(io),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, ConnectError> {
+        let peer = BasicPeer { _address: address, sni: String::new(), options: PeerOptions::new() };
+        match self.transport.new_stream(&peer).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(refused_or_unreachable(&error)),
+        }
+    }
+}
+
+fn unix_address(path: &PathBuf) -> Result<SocketAddr, ConnectError> {
+    match BasicPeer::new_uds(path) {
+        Ok(peer) => Ok(peer._address),
+        Err(error) => Err(ConnectError::Unreachable(error.to_string())),
+    }
+}
+
+fn refused_or_unreachable(error: &Error) -> ConnectError {
+    match error.etype() {
+        ErrorType::ConnectRefused => ConnectError::Refused,
+        _ => ConnectError::Unreachable(error.to_string()),
+    }
+}

@@ -1,0 +1,71 @@
+//! What a failed attempt at a server is called: in the answer to the client, and in the metrics.
+
+use super::connect::ConnectError;
+use super::origin::OriginError;
+use super::tls;
+use crate::http1::SyntaxError;
+use crate::http1::response::ResponseError;
+use crate::metrics::Outcome;
+use crate::respond::error::ProxyError;
+
+impl ConnectError {
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Timeout(_) | Self::Tls(tls::ConnectError::Timeout) => Outcome::ConnectTimeout,
+            Self::Tls(_) => Outcome::TlsError,
+            Self::NoServer | Self::Name(..) | Self::Refused | Self::Unreachable(_) | Self::Http2(_) => {
+                Outcome::ConnectError
+            }
+        }
+    }
+}
+
+impl From<&ConnectError> for ProxyError {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::NoServer => Self::NoServer,
+            ConnectError::Name(..) => Self::UpstreamName,
+            ConnectError::Refused => Self::UpstreamRefused,
+            ConnectError::Timeout(_) | ConnectError::Tls(tls::ConnectError::Timeout) => Self::ConnectTimeout,
+            ConnectError::Unreachable(_) => Self::UpstreamUnreachable,
+            ConnectError::Tls(tls::ConnectError::Certificate(_)) => Self::UpstreamCertificate,
+            ConnectError::Tls(_) => Self::UpstreamTls,
+            ConnectError::Http2(_) => Self::UpstreamProtocol,
+        }
+    }
+}
+
+impl OriginError {
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Closed(_) => Outcome::Reset,
+            Self::Cut(_) | Self::Body(_) => Outcome::Incomplete,
+            Self::Head(_) | Self::Http2(_) => Outcome::InvalidResponse,
+            Self::FirstByteTimeout(_) | Self::BetweenBytesTimeout(_) | Self::SendTimeout(_) => Outcome::Timeout,
+        }
+    }
+
+    /// Why a response that had begun broke off.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BetweenBytesTimeout(_) => "upstream-silent",
+            Self::Body(error) => error.as_str(),
+            _ => "upstream-cut",
+        }
+    }
+}
+
+impl From<&OriginError> for ProxyError {
+    fn from(error: &OriginError) -> Self {
+        match error {
+            OriginError::Closed(_) | OriginError::Cut(_) => Self::UpstreamClosed,
+            OriginError::Head(ResponseError::Syntax(SyntaxError::HeadTooLarge | SyntaxError::TooManyFields)) => {
+                Self::UpstreamHeadTooLarge
+            }
+            OriginError::Head(_) | OriginError::Body(_) => Self::UpstreamMalformed,
+            OriginError::Http2(_) => Self::UpstreamProtocol,
+            OriginError::FirstByteTimeout(_) | OriginError::BetweenBytesTimeout(_) => Self::FirstByteTimeout,
+            OriginError::SendTimeout(_) => Self::SendTimeout,
+        }
+    }
+}

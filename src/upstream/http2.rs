@@ -1,0 +1,279 @@
+//! Exchanges over shared HTTP/2 connections to a server.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use parking_lot::Mutex;
+
+use super::{ConnectError, OpenExchange, OriginError};
+use crate::edge::client::BodyEvent;
+use crate::edge::http2::{fields_of, header_map_of};
+use crate::http1::content_length;
+use crate::io::Duplex;
+use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+
+/// Received and not yet consumed bytes that a server may have under way, per stream and per connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Decoded size of a response's header list, as for HTTP/1.1 heads.
+const MAX_HEADER_LIST: u32 = 256 * 1024;
+
+/// The connections to one server that take further streams.
+#[derive(Default)]
+pub struct Http2Connections {
+    open: Mutex<Vec<Shared>>,
+}
+
+struct Shared {
+    requests: SendRequest<Bytes>,
+    /// Streams that are under way hold a clone.
+    streams: Stream,
+}
+
+impl Http2Connections {
+    /// Room for a stream on one of the connections.
+    pub async fn with_room(&self) -> Option<(SendRequest<Bytes>, Stream)> {
+        loop {
+            let (requests, stream) = self.find()?;
+            // The connection may have ended meanwhile; then it is not found again.
+            if let Ok(requests) = requests.ready().await {
+                return Some((requests, stream));
+            }
+        }
+    }
+
+    /// A stream on a new connection.
+    pub async fn open(&self, io: Box<dyn Duplex>) -> Result<(SendRequest<Bytes>, Stream), ConnectError> {
+        let (requests, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .enable_push(false)
+            .handshake(io)
+            .await
+            .map_err(ConnectError::Http2)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an HTTP/2 connection to a server ended");
+            }
+        });
+        let stream = Stream::default();
+        self.open.lock().push(Shared { requests: requests.clone(), streams: stream.clone() });
+        let requests = requests.ready().await.map_err(ConnectError::Http2)?;
+        Ok((requests, stream))
+    }
+
+    fn find(&self) -> Option<(SendRequest<Bytes>, Stream)> {
+        let mut open = self.open.lock();
+        let mut cx = Context::from_waker(Waker::noop());
+        // Ready with an error: closed, or told to go away. Pending: all its streams are taken.
+        open.retain_mut(|shared| !matches!(shared.requests.poll_ready(&mut cx), Poll::Ready(Err(_))));
+        for shared in open.iter_mut() {
+            let streams = Arc::strong_count(&shared.streams.0) - 1;
+            let room = streams < shared.requests.current_max_send_streams();
+            if room && shared.requests.poll_ready(&mut cx).is_ready() {
+                return Some((shared.requests.clone(), shared.streams.clone()));
+            }
+        }
+        None
+    }
+}
+
+/// Counts a stream of a connection while it is under way.
+#[derive(Debug, Clone, Default)]
+pub struct Stream(Arc<()>);
+
+pub struct Http2Origin {
+    pub(super) open: OpenExchange,
+    requests: SendRequest<Bytes>,
+    _counted: Stream,
+    response: Option<ResponseFuture>,
+    stream: Option<SendStream<Bytes>>,
+    body: Option<RecvStream>,
+    body_read: bool,
+    queue: VecDeque<Bytes>,
+    backlog: usize,
+    written: u64,
+    finish: Option<Option<HeaderMap>>,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Http2Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http2Origin").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl Http2Origin {
+    pub fn new(requests: SendRequest<Bytes>, stream: Stream, open: OpenExchange) -> Self {
+        Self {
+            open,
+            requests,
+            _counted: stream,
+            response: None,
+            stream: None,
+            body: None,
+            body_read: false,
+            queue: VecDeque::new(),
+            backlog: 0,
+            written: 0,
+            finish: None,
+            finished: false,
+        }
+    }
+
+    pub fn request(&mut self, head: &RequestHead) -> Result<(), OriginError> {
+        let uri = Uri::builder()
+            .scheme(head.scheme.as_str())
+            .authority(head.authority.as_str())
+            .path_and_query(head.target.as_str())
+            .build()
+            .map_err(|_| OriginError::Http2(Reason::INTERNAL_ERROR.into()))?;
+        let mut request = Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = header_map_of(&head.fields);
+        if let Framing::Length(length) = head.framing {
+            request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+        }
+        let ends = matches!(head.framing, Framing::None | Framing::Length(0));
+        let (response, stream) = self.requests.send_request(request, ends)?;
+        self.response = Some(response);
+        self.stream = Some(stream);
+        self.finished = ends;
+        Ok(())
+    }
+
+    pub fn send(&mut self, data: Bytes) {
+        if !self.finished && self.finish.is_none() && !data.is_empty() {
+            self.backlog += data.len();
+            self.queue.push_back(data);
+        }
+    }
+
+    pub fn finish(&mut self, trailers: Option<&Fields>) {
+        if !self.finished && self.finish.is_none() {
+            self.finish = Some(trailers.map(header_map_of));
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), OriginError>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        while let Some(mut front) = self.queue.pop_front() {
+            stream.reserve_capacity(front.len());
+            let granted = match stream.poll_capacity(cx) {
+                Poll::Ready(Some(granted)) => granted?,
+                Poll::Ready(None) => return Poll::Ready(Err(OriginError::Closed(io::ErrorKind::BrokenPipe.into()))),
+                Poll::Pending => {
+                    self.queue.push_front(front);
+                    return Poll::Pending;
+                }
+            };
+            let piece = front.split_to(granted.min(front.len()));
+            self.backlog -= piece.len();
+            self.written += piece.len() as u64;
+            stream.send_data(piece, false)?;
+            if !front.is_empty() {
+                self.queue.push_front(front);
+            }
+        }
+        match self.finish.take() {
+            None => {}
+            Some(None) => {
+                self.finished = true;
+                stream.send_data(Bytes::new(), true)?;
+            }
+            Some(Some(trailers)) => {
+                self.finished = true;
+                stream.send_trailers(trailers)?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, OriginError>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(OriginError::Closed(io::ErrorKind::NotConnected.into())));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            return Poll::Ready(Ok(ResponseHead {
+                status: interim.status().as_u16(),
+                fields: fields_of(interim.headers()),
+                framing: Framing::None,
+                declared_length: None,
+            }));
+        }
+        let response = match ready!(std::pin::Pin::new(response).poll(cx)) {
+            Ok(response) => response,
+            // A stream that the server refused was not processed (RFC 9113 §8.7).
+            Err(error) if error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away() => {
+                return Poll::Ready(Err(OriginError::Closed(io::Error::other(error))));
+            }
+            Err(error) => return Poll::Ready(Err(error.into())),
+        };
+        let (parts, body) = response.into_parts();
+        let mut fields = fields_of(&parts.headers);
+        let declared_length = match fields.get("content-length") {
+            Some(value) => match content_length(value) {
+                Some(length) => Some(length),
+                None => return Poll::Ready(Err(OriginError::Http2(Reason::PROTOCOL_ERROR.into()))),
+            },
+            None => None,
+        };
+        fields.remove("content-length");
+        let status = parts.status.as_u16();
+        let framing = match (body.is_end_stream(), declared_length) {
+            (true, _) => Framing::None,
+            _ if *method == Method::HEAD || matches!(status, 204 | 304) => Framing::None,
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::Stream,
+        };
+        self.body_read = framing == Framing::None;
+        self.body = Some(body);
+        Poll::Ready(Ok(ResponseHead { status, fields, framing, declared_length }))
+    }
+
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, OriginError>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(BodyEvent::End(None))) };
+        if self.body_read {
+            return Poll::Ready(Ok(BodyEvent::End(None)));
+        }
+        match ready!(body.poll_data(cx)) {
+            Some(Ok(data)) => {
+                body.flow_control().release_capacity(data.len())?;
+                Poll::Ready(Ok(BodyEvent::Data(data)))
+            }
+            Some(Err(error)) => Poll::Ready(Err(error.into())),
+            None => {
+                let trailers = ready!(body.poll_trailers(cx))?;
+                self.body_read = true;
+                Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| fields_of(&map)))))
+            }
+        }
+    }
+
+    pub fn end(mut self) {
+        // Dropping the halves of a stream that is not over resets it; the connection goes on for the others.
+        if let Some(stream) = &mut self.stream {
+            if !(self.finished && self.body_read) {
+                stream.send_reset(Reason::CANCEL);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Idle connections to one server.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
+
+use crate::io::Duplex;
+
+/// At most `limit` connections, none idle for longer than `idle`.
+///
+/// Pingora's pool is one LRU for the whole process; an app's limit on connections is per server, so this one is too.
+pub struct Pool {
+    limit: usize,
+    idle: Duration,
+    connections: Mutex<VecDeque<Idle>>,
+}
+
+struct Idle {
+    io: Box<dyn Duplex>,
+    since: Instant,
+}
+
+impl Pool {
+    pub fn new(limit: usize, idle: Duration) -> Self {
+        Self { limit, idle, connections: Mutex::default() }
+    }
+
+    /// The connection that was used last, of those that are still open and silent.
+    pub fn take(&self) -> Option<Box<dyn Duplex>> {
+        loop {
+            let mut idle = self.connections.lock().pop_back()?;
+            if idle.since.elapsed() < self.idle && is_open_and_silent(&mut *idle.io) {
+                return Some(idle.io);
+            }
+        }
+    }
+
+    pub fn put(&self, mut io: Box<dyn Duplex>) {
+        if self.limit == 0 || !is_open_and_silent(&mut *io) {
+            return;
+        }
+        let mut connections = self.connections.lock();
+        let oldest = match connections.len() >= self.limit {
+            true => connections.pop_front(),
+            false => None,
+        };
+        connections.push_back(Idle { io, since: Instant::now() });
+        drop(connections);
+        // Closed outside the lock.
+        drop(oldest);
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&self) {
+        loop {
+            let mut connections = self.connections.lock();
+            match connections.front() {
+                Some(oldest) if oldest.since.elapsed() >= self.idle => {
+                    let oldest = connections.pop_front();
+                    drop(connections);
+                    drop(oldest);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// A server that sends something on an idle connection closes it, or answers a question that nobody asked: its bytes must never
+/// become another client's response.
+fn is_open_and_silent(io: &mut dyn Duplex) -> bool {
+    let mut byte = [0; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(io).poll_read(&mut cx, &mut buffer).is_pending()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    fn pair() -> (Box<dyn Duplex>, DuplexStream) {
+        let (near, far) = duplex(64);
+        (Box::new(near), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closed_talking_and_old_connections_are_not_reused() {
+        let pool = Pool::new(8, Duration::from_secs(4));
+        let (io, far) = pair();
+        pool.put(io);
+        assert!(pool.take().is_some(), "an open one is");
+        drop(far);
+
+        let (io, far) = pair();
+        pool.put(io);
+        drop(far);
+        assert!(pool.take().is_none(), "closed");
+
+        let (io, mut far) = pair();
+        pool.put(io);
+        far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        assert!(pool.take().is_none(), "talking");
+
+        let (io, _far) = pair();
+        pool.put(io);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert!(pool.take().is_none(), "old");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_bounded_and_sweeps() {
+        let pool = Pool::new(2, Duration::from_secs(4));
+        let mut far = Vec::new();
+        for _ in 0..3 {
+            let (io, end) = pair();
+            pool.put(io);
+            far.push(end);
+        }
+        assert_eq!(pool.connections.lock().len(), 2);
+        assert!(far[0].write_all(b"x").await.is_err(), "the oldest was closed");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        pool.sweep();
+        assert_eq!(pool.connections.lock().len(), 0);
+
+        let none = Pool::new(0, Duration::from_secs(4));
+        let (io, _end) = pair();
+        none.put(io);
+        assert!(none.take().is_none());
+    }
+}
