@@ -1,6 +1,6 @@
 //! The configuration that the rest of the program runs on: resolved, checked and immutable.
 //!
-//! What was typed is `FileConfig` in [`file`]; [`resolve`] gives every key its default and
+//! What was typed is [`FileConfig`](file::FileConfig); `resolve` gives every key its default and
 //! checks the rules between keys. Nothing here is an `Option` that means "the default": `None` always has a meaning of
 //! its own, and says which.
 

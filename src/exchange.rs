@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::generation::{Generation, RouteInForce};
 use crate::log::access::{AccessLog, Entry};
 use crate::message::RequestHead;
-use crate::metrics::{CacheResult, Metrics, RouteMetrics};
+use crate::metrics::{CacheResult, RouteMetrics};
 use crate::request_id::RequestId;
+use crate::rfc9111::reuse::Forward;
 use crate::transform::forwarding::ClientAddress;
 
 /// The status in log and metric of a request whose client left before there was a response, as nginx has it.
@@ -60,6 +61,8 @@ pub enum Kind {
     Short,
     /// An event stream or a WebSocket: it lasts as long as the client likes.
     Stream,
+    /// It is no client's request.
+    Behind,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -102,6 +105,34 @@ impl Exchange {
         }
     }
 
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// The record of what goes on for the cache behind this exchange: not a request of a client's, so neither counted nor logged
+    /// as one.
+    pub fn behind(&self) -> Self {
+        Self {
+            arrival: self.arrival,
+            started: Instant::now(),
+            time: self.time,
+            request: None,
+            request_id: RequestId::random(),
+            client: self.client.clone(),
+            route: self.route,
+            server: None,
+            cache: None,
+            status: CLIENT_CLOSED_REQUEST,
+            request_bytes: 0,
+            response_bytes: 0,
+            first_byte: None,
+            kind: Kind::Behind,
+            error: None,
+            generation: self.generation.clone(),
+            access: self.access.clone(),
+        }
+    }
+
     pub fn route(&self) -> Option<&RouteInForce> {
         self.generation.routes.get(self.route?)
     }
@@ -123,6 +154,11 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
+        let took = match self.kind {
+            Kind::Short => duration,
+            Kind::Stream => self.first_byte.unwrap_or(duration),
+            Kind::Behind => return,
+        };
         match &self.request {
             Some(request) => self.metrics().request(&request.method, self.status, duration),
             None => self.metrics().refused(self.status, duration),
@@ -130,10 +166,6 @@ impl Drop for Exchange {
         if let Some(result) = self.cache {
             self.metrics().cache(result);
         }
-        let took = match self.kind {
-            Kind::Short => duration,
-            Kind::Stream => self.first_byte.unwrap_or(duration),
-        };
         if !self.access.wants(self.request_id.as_str(), self.status, took) {
             return;
         }
@@ -166,7 +198,17 @@ impl Drop for Exchange {
     }
 }
 
-/// Counts a request as being served.
-pub fn in_flight(metrics: &Metrics) -> impl Drop + use<'_> {
-    metrics.in_flight_guard()
+impl From<Forward> for CacheResult {
+    fn from(reason: Forward) -> Self {
+        match reason {
+            Forward::Bypass => Self::Bypass,
+            Forward::Method => Self::Method,
+            Forward::UriMiss => Self::UriMiss,
+            Forward::VaryMiss => Self::VaryMiss,
+            Forward::Miss => Self::Miss,
+            Forward::Request => Self::Request,
+            Forward::Stale => Self::Stale,
+            Forward::Partial => Self::Partial,
+        }
+    }
 }

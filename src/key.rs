@@ -4,6 +4,7 @@
 //! could tell apart never share one; spellings of a URI that RFC 3986 §6.2.2 calls equivalent do. Dot segments, empty segments and
 //! the order of a query stay as received unless a route says otherwise, because origins differ in how they read them.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
@@ -62,7 +63,9 @@ pub struct CacheKey {
 impl CacheKey {
     /// The key of a GET or HEAD request.
     pub fn new(request: &RequestHead, options: &KeyOptions) -> Self {
-        let mut parts = Parts::uri(&ResourceUri::of(request), &options.query);
+        let authority = normalise_authority(request.scheme, &request.authority);
+        let target = normalise_target(&request.target);
+        let mut parts = Parts::uri(request.scheme, &authority, &target, &options.query);
         let uri_length = parts.0.len();
         for name in &options.headers {
             let value = normalise(name, &request.fields);
@@ -80,7 +83,7 @@ impl CacheKey {
 
     /// The key of a URI under options that name neither headers nor cookies; for others see [`CacheKey::uri`].
     pub fn of_uri(uri: &ResourceUri, query: &QueryOptions) -> Self {
-        let parts = Parts::uri(uri, query);
+        let parts = Parts::uri(uri.scheme, &uri.authority, &uri.target, query);
         let length = parts.0.len();
         Self::of(parts, length)
     }
@@ -126,15 +129,24 @@ impl Hash for CacheKey {
     }
 }
 
+/// Bytes in front of each part.
+const LENGTH_PREFIX: usize = size_of::<u32>();
+
 /// Length-prefixed parts.
 struct Parts(Vec<u8>);
 
 impl Parts {
-    fn uri(uri: &ResourceUri, query: &QueryOptions) -> Self {
-        let mut parts = Self(Vec::with_capacity(uri.authority.len() + uri.target.len() + 32));
-        parts.push(uri.scheme.as_str().as_bytes());
-        parts.push(uri.authority.as_bytes());
-        match uri.target.split_once('?') {
+    /// The parts of a URI in normal form.
+    fn uri(scheme: Scheme, authority: &str, target: &str, query: &QueryOptions) -> Self {
+        let scheme = scheme.as_str();
+        // Exact where the whole query counts and nothing follows: the only allocation of an ordinary key.
+        let prefixes = 3 * LENGTH_PREFIX + 1 + if target.contains('?') { LENGTH_PREFIX - 1 } else { 0 };
+        let mut parts = Self(Vec::with_capacity(
+            scheme.len() + authority.len() + target.len() + prefixes,
+        ));
+        parts.push(scheme.as_bytes());
+        parts.push(authority.as_bytes());
+        match target.split_once('?') {
             Some((path, whole)) => {
                 parts.push(path.as_bytes());
                 match query.apply(whole) {
@@ -143,7 +155,7 @@ impl Parts {
                 }
             }
             None => {
-                parts.push(uri.target.as_bytes());
+                parts.push(target.as_bytes());
                 parts.absent();
             }
         }
@@ -176,9 +188,9 @@ impl Parts {
 
 impl QueryOptions {
     /// What counts of a query in normal form. `None`: nothing is left of it, which is the same as no query.
-    fn apply(&self, query: &str) -> Option<String> {
+    fn apply<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         if self.ignore.is_empty() && self.keep.is_none() && self.order == QueryOrder::AsReceived {
-            return Some(query.to_owned());
+            return Some(Cow::Borrowed(query));
         }
         let mut counted: Vec<&str> = query.split('&').filter(|pair| self.counts(pair)).collect();
         if counted.is_empty() {
@@ -187,7 +199,7 @@ impl QueryOptions {
         if self.order == QueryOrder::Sorted {
             counted.sort_by_key(|pair| name(pair));
         }
-        Some(counted.join("&"))
+        Some(Cow::Owned(counted.join("&")))
     }
 
     fn counts(&self, pair: &str) -> bool {
@@ -215,7 +227,7 @@ fn cookie_values<'a>(request: &'a Fields, name: &'a str) -> impl Iterator<Item =
 }
 
 /// Host and port in normal form (RFC 3986 §6.2.2.1, §6.2.3): lower case, without an empty or the scheme's default port.
-pub fn normalise_authority(scheme: Scheme, authority: &str) -> String {
+pub fn normalise_authority(scheme: Scheme, authority: &str) -> Cow<'_, str> {
     let default_port = match scheme {
         Scheme::Http => "80",
         Scheme::Https => "443",
@@ -224,38 +236,42 @@ pub fn normalise_authority(scheme: Scheme, authority: &str) -> String {
         (host, Some(port)) if port.is_empty() || port == default_port => host,
         _ => authority,
     };
-    kept.to_ascii_lowercase()
+    if kept.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(kept.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(kept)
+    }
 }
 
 /// Path and query in normal form: percent-encoded letters, digits, `-`, `_` and `~` are decoded, hexadecimal digits of all other
 /// triplets are upper case (RFC 3986 §6.2.2.1, §6.2.2.2). `%2E` stays: decoded it could make a dot segment, and whether
-/// the origin sees one is its business.
-pub fn normalise_target(target: &str) -> String {
+/// the origin sees one is its business. A target with a `%` that begins no triplet stays as it is, for who knows how it is read.
+pub fn normalise_target(target: &str) -> Cow<'_, str> {
     if !target.contains('%') {
-        return target.to_owned();
+        return Cow::Borrowed(target);
     }
     let mut out = String::with_capacity(target.len());
     let mut rest = target;
     while let Some((before, after)) = rest.split_once('%') {
         out.push_str(before);
-        out.push('%');
-        match after.as_bytes() {
-            [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                let byte = hex(*high) << 4 | hex(*low);
-                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
-                    out.pop();
-                    out.push(char::from(byte));
-                } else {
-                    out.push(char::from(high.to_ascii_uppercase()));
-                    out.push(char::from(low.to_ascii_uppercase()));
-                }
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => rest = after,
+        let [high, low, ..] = after.as_bytes() else {
+            return Cow::Borrowed(target);
+        };
+        if !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit() {
+            return Cow::Borrowed(target);
         }
+        let byte = hex(*high) << 4 | hex(*low);
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(high.to_ascii_uppercase()));
+            out.push(char::from(low.to_ascii_uppercase()));
+        }
+        rest = after.get(2..).unwrap_or_default();
     }
     out.push_str(rest);
-    out
+    Cow::Owned(out)
 }
 
 fn hex(digit: u8) -> u8 {

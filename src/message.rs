@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use bytes::BufMut;
 use http::Method;
 
 /// Bytes kept free behind received lines, so that `Via`, `X-Forwarded-*` and their kin find room without a new allocation.
@@ -163,6 +162,17 @@ impl Fields {
         self.lines.is_empty()
     }
 
+    /// Bytes that this takes on the heap.
+    pub fn heap_size(&self) -> usize {
+        self.arena.capacity() + self.lines.capacity() * std::mem::size_of::<Line>()
+    }
+
+    /// Gives back memory that is not used: for what is kept for long.
+    pub fn shrink(&mut self) {
+        self.arena.shrink_to_fit();
+        self.lines.shrink_to_fit();
+    }
+
     /// All lines, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + '_ {
         self.lines.iter().map(|line| (self.name_text(line), self.value(line)))
@@ -249,30 +259,29 @@ impl Fields {
 
     /// Writes the lines as HTTP/1.1 has them (RFC 9112 §5), each with its CR LF, but none of those named in `without`.
     ///
-    /// Neighbours in the arena go out in one copy.
-    pub fn write_http1(&self, out: &mut impl BufMut, without: &FieldNames) {
+    /// `write` gets what stands side by side in one piece: mostly that is everything.
+    pub fn write_http1(&self, without: &FieldNames, mut write: impl FnMut(&[u8])) {
         let (mut run, mut run_end) = (0, 0);
         for line in &self.lines {
             if without.contains(line.tag, self.name(line)) {
                 continue;
             }
             if !line.as_sent {
-                out.put_slice(&self.arena[run..run_end]);
+                write(&self.arena[run..run_end]);
                 (run, run_end) = (0, 0);
-                out.put_slice(self.name(line));
-                out.put_slice(b": ");
-                out.put_slice(self.value(line));
-                out.put_slice(b"\r\n");
+                for piece in [self.name(line), b": ", self.value(line), b"\r\n"] {
+                    write(piece);
+                }
                 continue;
             }
             let (start, end) = (line.name as usize, line.value_end as usize + "\r\n".len());
             if start != run_end {
-                out.put_slice(&self.arena[run..run_end]);
+                write(&self.arena[run..run_end]);
                 run = start;
             }
             run_end = end;
         }
-        out.put_slice(&self.arena[run..run_end]);
+        write(&self.arena[run..run_end]);
     }
 
     #[inline]
@@ -442,7 +451,7 @@ mod tests {
 
     fn written(fields: &Fields, without: &'static [FieldName]) -> String {
         let mut out = Vec::new();
-        fields.write_http1(&mut out, &FieldNames::new(without));
+        fields.write_http1(&FieldNames::new(without), |piece| out.extend_from_slice(piece));
         String::from_utf8(out).unwrap()
     }
 

@@ -1,9 +1,13 @@
 //! A request's way through the stages: route → access → (cache) → forward → respond. Each step takes what the earlier ones decided and
 //! adds one decision to the [`Exchange`].
 
+mod cached;
 mod failure;
-mod forward;
+mod fetch;
+mod origin;
+mod pass;
 pub mod relay;
+mod stored;
 pub mod work;
 
 use std::future::poll_fn;
@@ -17,6 +21,7 @@ use tokio::time::Instant;
 pub use self::failure::Failure;
 
 use self::work::Work;
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config;
 use crate::edge::client::Client;
@@ -25,9 +30,10 @@ use crate::generation::Generation;
 use crate::io::Alarm;
 use crate::log::access::AccessLog;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
-use crate::metrics::Metrics;
+use crate::metrics::{CacheGauges, Metrics};
 use crate::respond::error::{self, After, ProxyError};
 use crate::rfc9111::date::{Timestamp, format_http_date};
+use crate::rfc9111::reuse::Forward;
 use crate::route::{Access, Captures, access};
 use crate::transform::fields::{Delivery, ResponseContext, finish_response};
 use crate::transform::forwarding::client_address;
@@ -42,6 +48,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub clock: Clock,
+    pub cache: Cache,
     pub work: Arc<Work>,
     /// Our name in `Via`. Random, so that two Forebays in a row do not take each other for a loop.
     pseudonym: String,
@@ -58,7 +65,15 @@ pub struct Decided<'a> {
 
 impl Proxy {
     pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
+        let cache = Cache::new(generation.config.cache.memory.size);
+        let memory = cache.memory.clone();
+        metrics.observe_cache(move || CacheGauges {
+            bytes: memory.used(),
+            stored_responses: memory.len() as u64,
+            evictions: memory.evictions(),
+        });
         Self {
+            cache,
             generation: ArcSwap::from_pointee(generation),
             metrics,
             access_log,
@@ -84,7 +99,7 @@ impl Proxy {
     }
 
     /// Answers one request. Afterwards the client's response is finished, or broken off where it could not be.
-    pub async fn serve(&self, client: &mut Client, request: RequestHead, arrival: Arrival, alarm: &mut Alarm) {
+    pub async fn serve(self: &Arc<Self>, client: &mut Client, request: RequestHead, arrival: Arrival, alarm: &mut Alarm) {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
         let generation = self.generation.load_full();
@@ -110,7 +125,7 @@ impl Proxy {
     }
 
     async fn handle(
-        &self,
+        self: &Arc<Self>,
         generation: &Arc<Generation>,
         request: &RequestHead,
         client: &mut Client,
@@ -135,7 +150,10 @@ impl Proxy {
             return Err(ProxyError::Denied.into());
         }
         let decided = Decided { generation, listener, request, route, captures: selected.captures };
-        self.forward(&decided, client, exchange, alarm).await
+        match generation.routes.get(selected.index).and_then(|route| route.cache.as_ref()) {
+            Some(rules) => self.cached(&decided, rules, client, exchange, alarm).await,
+            None => self.pass(&decided, Forward::Bypass, None, client, exchange, alarm).await,
+        }
     }
 
     /// Sends a response that was made here.

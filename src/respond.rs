@@ -1,3 +1,4 @@
 //! What Forebay says on its own.
 
+pub mod cache_status;
 pub mod error;

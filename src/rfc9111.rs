@@ -21,4 +21,4 @@ pub mod validation;
 pub mod vary;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! Which route a request takes.
 //!
 //! The first route whose conditions all hold is the one. The path is looked at as received and in every other way that a
-//! server may read it ([`reading`]); where that leads to different routes the request is refused, so that no `deny` can be
+//! server may read it; where that leads to different routes the request is refused, so that no `deny` can be
 //! walked around.
 
 mod access;

@@ -52,11 +52,13 @@ pub async fn serve(listener: TcpListener) {
     }
 }
 
-/// The configuration of the Forebay in front: the application's streams and nothing else that its own fields do not say.
+/// The configuration of the Forebay in front: the application's streams and nothing else that its own fields do not say. Its metrics
+/// take a free port, so that a demo runs beside whatever else does.
 pub fn config(listen: SocketAddr, upstream: SocketAddr) -> String {
     format!(
         "listen: {listen}
 upstream: http://{upstream}
+metrics: {{ listen: 127.0.0.1:0 }}
 routes:
   - name: chat
     match: {{ path_prefix: /api/chat/completions, methods: [POST] }}

@@ -62,9 +62,14 @@ pub fn server_address(text: &str) -> Result<ServerAddress, Complaint> {
         return socket_path(path).map(ServerAddress::Unix);
     }
     if let Some((scheme, rest)) = text.split_once("://") {
-        let cure = match scheme {
-            "https" => format!("write {rest}, and `tls` beside `servers`"),
-            _ => format!("write {rest}"),
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (port, tls) = match scheme {
+            "https" => (443, ", and `tls` beside `servers`"),
+            _ => (80, ""),
+        };
+        let cure = match host_and_port(authority, None) {
+            Ok(_) => format!("write {authority}{tls}"),
+            Err(_) => format!("write {authority}:{port}{tls}"),
         };
         return Err(Complaint::rewritten(
             "must be a host and a port, without a scheme",
@@ -81,15 +86,15 @@ fn host_and_port(text: &str, default_port: Option<u16>) -> Result<ServerAddress,
             "like app.internal:3000 or unix:/run/app.sock",
         )
     };
-    if let Some(port) = text.strip_prefix(':') {
-        let cure = format!("write 127.0.0.1:{port}");
-        return Err(Complaint::rewritten("must be a host and a port", cure));
-    }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(Complaint::rewritten(
             "must be a host and a port",
             format!("write \"[{text}]:3000\""),
         ));
+    }
+    if let Some(port) = text.strip_prefix(':') {
+        let cure = format!("write 127.0.0.1:{port}");
+        return Err(Complaint::rewritten("must be a host and a port", cure));
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -198,7 +203,8 @@ pub fn cidr(text: &str) -> Result<IpNet, Complaint> {
     }
 }
 
-/// Letters, digits, hyphens and underscores (which container networks use) in labels, and not an address. A trailing dot is not taken.
+/// Letters, digits, hyphens and underscores (which container networks use) in labels, and not an address. A trailing
+/// dot is not taken.
 pub fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()
@@ -316,6 +322,11 @@ mod tests {
                 "https://app:3000",
                 "must be a host and a port, without a scheme",
                 "write app:3000, and `tls` beside `servers`",
+            ),
+            (
+                "https://app/x",
+                "must be a host and a port, without a scheme",
+                "write app:443, and `tls` beside `servers`",
             ),
             ("app:99999", "must have a port from 1 to 65535", ""),
             (

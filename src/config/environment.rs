@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::diagnostic::Complaint;
 
-/// A substituted scalar may not be longer (bytes): an environment is about as large at most, and a file could name it often.
+/// A substituted scalar may not be longer (bytes): an environment is about as large at most, and a file could name it
+/// often.
 const MAX_EXPANDED: usize = 128 * 1024;
 
 /// Where `${NAME}` comes from.
@@ -43,7 +44,8 @@ impl Environment {
         }
     }
 
-    /// Puts values in the place of `${NAME}` and `${NAME:-default}`; `$${` becomes `${`. `None`: there is nothing to replace.
+    /// Puts values in the place of `${NAME}` and `${NAME:-default}`; `$${` becomes `${`. `None`: there is nothing to
+    /// replace.
     ///
     /// # Errors
     /// A variable is not set and has no default, or a `${` is not closed or holds no name.

@@ -1,4 +1,4 @@
-//! The file as it is typed: every key, each optional, and nothing decided yet. [`resolve`](super::resolve) turns it into a
+//! The file as it is typed: every key, each optional, and nothing decided yet. `resolve` turns it into a
 //! [`Config`](super::Config).
 //!
 //! The JSON Schema is made from these types and their doc comments.
@@ -46,8 +46,8 @@ pub struct FileConfig {
     pub cache: Option<FileCache>,
     /// Policies for every route that does not say otherwise.
     pub defaults: Option<FileDefaults>,
-    /// What is done with which requests; the first match wins. With one upstream, what matches no route goes to it; with several it
-    /// gets 404.
+    /// What is done with which requests; the first match wins. With one upstream, what matches no route goes to it;
+    /// with several it gets 404.
     pub routes: Option<List<FileRoute>>,
     /// Limits of requests by client. Default: none.
     pub rate_limits: Option<FileRateLimits>,

@@ -1,5 +1,5 @@
-//! Keys that are understood and checked, but whose feature this version does not have: asking for one is an error, so that
-//! nothing in a file is silently without effect.
+//! Keys that are understood and checked, but whose feature this version does not have: asking for one is an error, so
+//! that nothing in a file is silently without effect.
 
 use super::diagnostic::KeyPath;
 use super::report::Report;

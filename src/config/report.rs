@@ -41,6 +41,9 @@ impl Report {
 
     /// As [`Self::value`].
     pub fn complaint(&mut self, path: &KeyPath, complaint: Complaint) {
+        if self.is_full() {
+            return;
+        }
         let place = self.root.locate(path);
         if place.is_broken {
             return;
@@ -49,7 +52,9 @@ impl Report {
             None => (place.key, None),
             Some(node) => match &node.value {
                 Value::Scalar(_) => (node.position, shown(path, node)),
+                Value::List(items) if items.is_empty() => (place.key, Some("an empty list".to_owned())),
                 Value::List(_) => (place.key, Some("a list".to_owned())),
+                Value::Map(entries) if entries.is_empty() => (place.key, Some("an empty mapping".to_owned())),
                 Value::Map(_) => (place.key, Some("a mapping".to_owned())),
                 Value::Broken => (place.key, None),
             },
@@ -63,6 +68,9 @@ impl Report {
 
     /// The key itself is wrong or missing. Silent where something was reported before.
     pub fn key(&mut self, path: &KeyPath, what: impl Into<String>, cure: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let place = self.root.locate(path);
         if !place.is_broken {
             self.add_error(place.key, path, what.into(), None, cure.into());
@@ -79,6 +87,9 @@ impl Report {
 
     /// Nothing is wrong, but probably not as it was meant.
     pub fn warn(&mut self, path: &KeyPath, what: impl Into<String>, cure: impl Into<String>) {
+        if self.warnings.len() >= MAX_ERRORS {
+            return;
+        }
         let place = self.root.locate(path);
         self.warnings.push(Diagnostic {
             source: self.source.clone(),
@@ -106,6 +117,7 @@ impl Report {
         }
     }
 
+    /// Nothing more is taken.
     pub fn is_full(&self) -> bool {
         self.errors.len() >= MAX_ERRORS
     }

@@ -1,6 +1,7 @@
 //! What was typed → what is used: defaults, and the rules between keys.
 //!
-//! Always answers a configuration, filled with defaults where something is wrong; it counts only if nothing was reported.
+//! Always answers a configuration, filled with defaults where something is wrong; it counts only if nothing was
+//! reported.
 
 mod listener;
 mod planned;

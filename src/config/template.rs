@@ -145,7 +145,8 @@ pub struct UnknownValue {
 }
 
 impl ValueTemplate {
-    /// Reads `Bearer of {client_ip}`. Only a word between braces stands for a value; other braces are themselves, as in JSON.
+    /// Reads `Bearer of {client_ip}`. Only a word between braces stands for a value; other braces are themselves, as
+    /// in JSON, and so is `${word}`, which the file spells `$${word}`.
     ///
     /// # Errors
     /// The first word between braces that is neither a value of the request nor one of `captures`.
@@ -156,10 +157,13 @@ impl ValueTemplate {
         while let Some(start) = rest.find('{') {
             let (before, braced) = rest.split_at(start);
             literal.push_str(before);
-            let Some(name) = placeholder(braced) else {
-                literal.push('{');
-                rest = &braced[1..];
-                continue;
+            let name = match placeholder(braced) {
+                Some(name) if !literal.ends_with('$') => name,
+                _ => {
+                    literal.push('{');
+                    rest = &braced[1..];
+                    continue;
+                }
             };
             let part = match name {
                 "client_ip" => ValuePart::ClientIp,
@@ -279,6 +283,7 @@ mod tests {
             ("{\"a\": {}} {", vec![text("{\"a\": {}} {")]),
             ("{{method}}", vec![text("{"), ValuePart::Method, text("}")]),
             ("{request_id}", vec![ValuePart::RequestId]),
+            ("${HOST}$", vec![text("${HOST}$")]),
         ] {
             assert_eq!(
                 ValueTemplate::parse(template, &["id"]),

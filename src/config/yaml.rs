@@ -1,7 +1,8 @@
-//! A YAML file as a tree whose every node knows where it stands, so that everything found later can be said with its position.
+//! A YAML file as a tree whose every node knows where it stands, so that everything found later can be said with its
+//! position.
 //!
-//! Strict on purpose: one document, no anchors, aliases, tags, merge keys or repeated keys. Nothing is copied, so a file can
-//! not grow in memory; size and depth are bounded.
+//! Strict on purpose: one document, no anchors, aliases, tags, merge keys or repeated keys. Nothing is copied, so a
+//! file can not grow in memory; size and depth are bounded.
 
 mod deserialize;
 mod events;
@@ -141,8 +142,8 @@ impl Node {
         }
     }
 
-    /// Takes an unknown key out of the map at `path`. What it was probably meant to be counts as reported, so that nobody
-    /// complains about its absence.
+    /// Takes an unknown key out of the map at `path`. What it was probably meant to be counts as reported, so that
+    /// nobody complains about its absence.
     pub fn drop_unknown(&mut self, path: &KeyPath, key: &str, meant: Option<&str>) -> bool {
         let Some(Node {
             value: Value::Map(entries),

@@ -17,6 +17,8 @@ use crate::message::{Fields, ResponseHead};
 pub enum Client {
     Http1(Box<Http1Client>),
     Http2(Box<Http2Client>),
+    /// Nobody: a fetch of Forebay's own. It has no body, never leaves, and takes everything.
+    Nobody,
 }
 
 /// The next piece of a message body.
@@ -39,10 +41,11 @@ pub enum ClientError {
 }
 
 macro_rules! either {
-    ($self:expr, $client:ident => $body:expr) => {
+    ($self:expr, $client:ident => $body:expr, $nobody:expr) => {
         match $self {
             Client::Http1($client) => $body,
             Client::Http2($client) => $body,
+            Client::Nobody => $nobody,
         }
     };
 }
@@ -50,62 +53,62 @@ macro_rules! either {
 impl Client {
     /// The next piece of the request body. After the end: [`BodyEvent::End`] again.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, ClientError>> {
-        either!(self, client => client.poll_body(cx))
+        either!(self, client => client.poll_body(cx), Poll::Ready(Ok(BodyEvent::End(None))))
     }
 
     /// Whether the request body has been read to its end.
     pub fn body_is_read(&self) -> bool {
-        either!(self, client => client.body_is_read())
+        either!(self, client => client.body_is_read(), true)
     }
 
     /// Ready when the client has left, while nothing is read from it otherwise.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(self, client => client.poll_gone(cx))
+        either!(self, client => client.poll_gone(cx), Poll::Pending)
     }
 
     /// Queues an interim (1xx) response. HTTP/1.0 clients do not get any (RFC 9110 §15.2).
     pub fn interim(&mut self, head: &ResponseHead) {
-        either!(self, client => client.interim(head));
+        either!(self, client => client.interim(head), ());
     }
 
     /// Queues the head of the final response; its framing decides how the body is coded.
     pub fn respond(&mut self, head: ResponseHead) {
-        either!(self, client => client.respond(head));
+        either!(self, client => client.respond(head), ());
     }
 
     /// Queues a piece of the response body.
     pub fn send(&mut self, data: Bytes) {
-        either!(self, client => client.send(data));
+        either!(self, client => client.send(data), ());
     }
 
     /// Ends the response body.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
-        either!(self, client => client.finish(trailers));
+        either!(self, client => client.finish(trailers), ());
     }
 
     /// Breaks the response off in a way that the client can tell from its end: the connection is closed without a
     /// terminator, the stream is reset.
     pub fn abort(&mut self) {
-        either!(self, client => client.abort());
+        either!(self, client => client.abort(), ());
     }
 
     /// Writes what is queued.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        either!(self, client => client.poll_flush(cx))
+        either!(self, client => client.poll_flush(cx), Poll::Ready(Ok(())))
     }
 
     /// Bytes that are queued.
     pub fn backlog(&self) -> usize {
-        either!(self, client => client.backlog())
+        either!(self, client => client.backlog(), 0)
     }
 
     /// Bytes that have been written for this exchange, head included: tells progress.
     pub fn written(&self) -> u64 {
-        either!(self, client => client.written())
+        either!(self, client => client.written(), 0)
     }
 
     /// Whether the final response's head has been queued.
     pub fn has_responded(&self) -> bool {
-        either!(self, client => client.has_responded())
+        either!(self, client => client.has_responded(), false)
     }
 }

@@ -66,7 +66,7 @@ pub fn request_head(
     out.put_slice(b" HTTP/1.1\r\nHost: ");
     out.put_slice(authority.as_bytes());
     out.put_slice(b"\r\n");
-    fields.write_http1(out, &NOT_IN_REQUESTS);
+    fields.write_http1(&NOT_IN_REQUESTS, |piece| out.put_slice(piece));
     match framing {
         Framing::None => {}
         Framing::Length(length) => content_length(out, length),
@@ -97,7 +97,7 @@ pub fn request_head(
 /// write nothing: `connection` has to be [`Connection::Close`].
 pub fn response_head(out: &mut impl BufMut, head: &ResponseHead, request_method: &Method, connection: Connection) {
     status_line(out, head.status);
-    head.fields.write_http1(out, &NOT_IN_RESPONSES);
+    head.fields.write_http1(&NOT_IN_RESPONSES, |piece| out.put_slice(piece));
     // RFC 9110 §8.6: here a length tells what a GET would have got, and none at all is not 0.
     let has_no_body = head.status == 304 || request_method == Method::HEAD;
     match (head.status, head.framing) {
@@ -128,7 +128,7 @@ pub fn response_head(out: &mut impl BufMut, head: &ResponseHead, request_method:
 /// Writes an interim response (RFC 9110 §15.2): 100, 103 and whatever else an upstream sends before the final one; not 101.
 pub fn interim_head(out: &mut impl BufMut, status: u16, fields: &Fields) {
     status_line(out, status);
-    fields.write_http1(out, &NOT_IN_RESPONSES);
+    fields.write_http1(&NOT_IN_RESPONSES, |piece| out.put_slice(piece));
     out.put_slice(b"\r\n");
 }
 
@@ -165,7 +165,7 @@ pub fn chunk_head(out: &mut impl BufMut, length: u64) {
 /// Ends a chunked body with its trailer section (RFC 9112 §7.1.2); without lines the same as [`LAST_CHUNK`].
 pub fn last_chunk(out: &mut impl BufMut, trailers: &Fields) {
     out.put_slice(b"0\r\n");
-    trailers.write_http1(out, &NOT_IN_REQUESTS);
+    trailers.write_http1(&NOT_IN_REQUESTS, |piece| out.put_slice(piece));
     out.put_slice(b"\r\n");
 }
 

@@ -162,7 +162,7 @@ pub fn parse(buf: &[u8], limits: &Limits, scheme: Scheme) -> Result<Option<(Requ
 /// been looked at.
 ///
 /// # Errors
-/// Those of [`parse`].
+/// Those of [`parse`], some of them only once the end of the head is there.
 pub fn parse_more(
     buf: &[u8],
     scanner: &mut HeadScanner,

@@ -2,7 +2,6 @@
 
 use super::relay::RelayError;
 use crate::edge::client::ClientError;
-use crate::http1::request::RequestError;
 use crate::respond::error::ProxyError;
 use crate::transform::fields::ForwardRefusal;
 use crate::upstream::ConnectError;
@@ -45,11 +44,12 @@ impl From<&RelayError> for Failure {
     fn from(error: &RelayError) -> Self {
         match error {
             RelayError::Client(ClientError::Gone(_)) => Self::ClientGone,
-            RelayError::Client(ClientError::Body(_)) => Self::Refused(ProxyError::MalformedBody),
+            RelayError::Client(ClientError::Body(error)) => Self::Refused(ProxyError::MalformedBody(*error)),
             RelayError::RequestTimeout(_) => Self::Refused(ProxyError::BodyTimeout),
             RelayError::RequestTooLarge(_) => Self::Refused(ProxyError::BodyTooLarge),
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Refused(error.into()),
+            RelayError::Fill(_) => Self::Refused(ProxyError::UpstreamClosed),
         }
     }
 }
@@ -64,6 +64,7 @@ impl Failure {
             RelayError::RequestTooLarge(_) => Self::Broken(ProxyError::BodyTooLarge.reason()),
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Broken(error.reason()),
+            RelayError::Fill(broken) => Self::Broken(broken.0),
         }
     }
 }
@@ -74,21 +75,6 @@ impl From<ForwardRefusal> for ProxyError {
             ForwardRefusal::Loop => Self::Loop,
             ForwardRefusal::Path(ambiguity) => Self::AmbiguousPath(ambiguity.reason()),
             ForwardRefusal::FinalRecipient => Self::Internal,
-        }
-    }
-}
-
-impl From<RequestError> for ProxyError {
-    fn from(error: RequestError) -> Self {
-        match error.status() {
-            405 => Self::MethodNotAllowed,
-            414 => Self::TargetTooLong,
-            417 => Self::ExpectationFailed,
-            421 => Self::Misdirected,
-            431 => Self::HeadTooLarge,
-            501 => Self::UnknownTransferCoding,
-            505 => Self::VersionNotSupported,
-            _ => Self::Malformed(error.as_str()),
         }
     }
 }

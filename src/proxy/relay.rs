@@ -4,16 +4,20 @@
 //! sockets, and a slow reader holds at most [`HIGH_WATER`] and one read.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
+use super::WRITE_PROGRESS;
+use crate::cache::FillReader;
+use crate::cache::filling::Broken;
 use crate::edge::client::{BodyEvent, Client, ClientError};
 use crate::io::Alarm;
 use crate::message::ResponseHead;
+use crate::transform::fields::clean_trailers;
 use crate::transform::events::{EventBoundary, HEARTBEAT};
 use crate::upstream::{Origin, OriginError};
 
@@ -57,13 +61,47 @@ pub enum RelayError {
     ClientStalled(Duration),
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// The fetch that this response was read from broke off.
+    #[error("the fetch broke off: {}", .0.0)]
+    Fill(Broken),
 }
 
-/// One exchange under way.
-pub struct Relay<'a> {
-    pub client: &'a mut Client,
-    pub origin: &'a mut Origin,
-    alarm: &'a mut Alarm,
+/// Where a response body comes from.
+pub trait Source {
+    /// The next piece.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>>;
+
+    /// The origin, where it is one: it may still be taking the request.
+    fn origin(&mut self) -> Option<&mut Origin>;
+}
+
+impl Source for Origin {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
+        self.poll_body(cx).map_err(RelayError::Origin)
+    }
+
+    fn origin(&mut self) -> Option<&mut Origin> {
+        Some(self)
+    }
+}
+
+impl Source for FillReader {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
+        match ready!(FillReader::poll_piece(self, cx)) {
+            Ok(Some(data)) => Poll::Ready(Ok(BodyEvent::Data(data))),
+            Ok(None) => Poll::Ready(Ok(BodyEvent::End(None))),
+            Err(broken) => Poll::Ready(Err(RelayError::Fill(broken))),
+        }
+    }
+
+    fn origin(&mut self) -> Option<&mut Origin> {
+        None
+    }
+}
+
+/// How far one exchange has come. Its two sides are lent to it at each step.
+#[derive(Debug)]
+pub struct Relay {
     pub limits: Limits,
     upload: Upload,
     /// Bytes of the request body that were read.
@@ -102,9 +140,9 @@ impl Progress {
     }
 }
 
-impl<'a> Relay<'a> {
+impl Relay {
     /// The request's head is queued already.
-    pub fn new(client: &'a mut Client, origin: &'a mut Origin, alarm: &'a mut Alarm, limits: Limits) -> Self {
+    pub fn new(client: &Client, limits: Limits) -> Self {
         let now = Instant::now();
         let progress = Progress { written: 0, at: now };
         let upload = match client.body_is_read() {
@@ -112,9 +150,6 @@ impl<'a> Relay<'a> {
             false => Upload::Streaming,
         };
         Self {
-            client,
-            origin,
-            alarm,
             limits,
             upload,
             received: 0,
@@ -127,21 +162,41 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// For a response that does not come from an origin.
+    pub fn download() -> Self {
+        let limits = Limits {
+            request_body: None,
+            request_idle: WRITE_PROGRESS,
+            send: None,
+            first_byte: None,
+            between_bytes: None,
+            write: WRITE_PROGRESS,
+            heartbeat: None,
+        };
+        Self { upload: Upload::Done, ..Self::new(&Client::Nobody, limits) }
+    }
+
     /// Sends the request and waits for the final response's head; passes interim ones on.
     ///
     /// # Errors
     /// Nothing but interim heads has been sent to the client.
-    pub async fn head(&mut self, method: &Method) -> Result<ResponseHead, RelayError> {
+    pub async fn head(
+        &mut self,
+        client: &mut Client,
+        origin: &mut Origin,
+        alarm: &mut Alarm,
+        method: &Method,
+    ) -> Result<ResponseHead, RelayError> {
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(result) = self.poll_upload(cx) {
+                if let Poll::Ready(result) = self.poll_upload(cx, client, origin) {
                     result?;
                 }
-                match self.origin.poll_head(cx, method) {
+                match origin.poll_head(cx, method) {
                     Poll::Ready(Ok(head)) if head.status < 200 && head.status != 101 => {
                         self.interims += 1;
                         if self.interims <= MAX_INTERIM {
-                            self.client.interim(&head);
+                            client.interim(&head);
                         }
                         continue;
                     }
@@ -151,16 +206,16 @@ impl<'a> Relay<'a> {
                     }
                     Poll::Pending => {}
                 }
-                if self.client.backlog() > 0
-                    && let Poll::Ready(result) = self.client.poll_flush(cx)
+                if client.backlog() > 0
+                    && let Poll::Ready(result) = client.poll_flush(cx)
                 {
                     result?;
                 }
-                if self.upload != Upload::Streaming && self.client.poll_gone(cx).is_ready() {
+                if self.upload != Upload::Streaming && client.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(left()));
                 }
-                let (deadline, error) = self.head_deadline();
-                match self.alarm.poll(cx, deadline) {
+                let (deadline, error) = self.head_deadline(origin);
+                match alarm.poll(cx, deadline) {
                     Poll::Ready(_) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,
                 }
@@ -173,59 +228,67 @@ impl<'a> Relay<'a> {
     ///
     /// # Errors
     /// What came before the error has been written; the client must be told that the body is not whole.
-    pub async fn body(&mut self, mut passing: impl FnMut(&Bytes)) -> Result<(), RelayError> {
+    pub async fn body(
+        &mut self,
+        client: &mut Client,
+        source: &mut impl Source,
+        alarm: &mut Alarm,
+        mut passing: impl FnMut(&Bytes),
+    ) -> Result<(), RelayError> {
         let mut boundary = EventBoundary::default();
         let mut state = Download::Reading;
         self.client_wrote.at = Instant::now();
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(result) = self.poll_upload(cx) {
+                if let Some(origin) = source.origin()
+                    && let Poll::Ready(result) = self.poll_upload(cx, client, origin)
+                {
                     result?;
                 }
                 let mut full = false;
                 while matches!(state, Download::Reading) {
-                    if self.client.backlog() >= HIGH_WATER {
+                    if client.backlog() >= HIGH_WATER {
                         full = true;
                         break;
                     }
-                    match self.origin.poll_body(cx) {
+                    match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             self.origin_read = Instant::now();
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
                             passing(&data);
-                            self.client.send(data);
+                            client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
-                            self.client.finish(trailers.as_ref());
+                            client.finish(trailers.as_ref());
                             state = Download::Ended;
                         }
                         Poll::Ready(Err(error)) => state = Download::Failed(Some(error)),
                         Poll::Pending => break,
                     }
                 }
-                match self.client.poll_flush(cx) {
+                match client.poll_flush(cx) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Ready(Ok(())) => match &mut state {
                         Download::Reading => {
-                            self.client_wrote.note(self.client.written());
+                            self.client_wrote.note(client.written());
                             if full {
                                 continue;
                             }
                         }
                         Download::Ended => return Poll::Ready(Ok(())),
                         Download::Failed(error) => match error.take() {
-                            Some(error) => return Poll::Ready(Err(error.into())),
+                            Some(error) => return Poll::Ready(Err(error)),
                             None => return Poll::Ready(Ok(())),
                         },
                     },
-                    Poll::Pending => self.client_wrote.note(self.client.written()),
+                    Poll::Pending => self.client_wrote.note(client.written()),
                 }
-                if self.upload != Upload::Streaming && self.client.poll_gone(cx).is_ready() {
+                if self.upload != Upload::Streaming && client.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(left()));
                 }
-                let stalled = self.client.backlog() > 0;
+                let stalled = client.backlog() > 0;
                 let idle = self.client_wrote.at.max(self.origin_read);
                 let (deadline, due) = earliest([
                     stalled.then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
@@ -236,11 +299,11 @@ impl<'a> Relay<'a> {
                         Due::Heartbeat,
                     ),
                 ]);
-                match (self.alarm.poll(cx, deadline), due) {
+                match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(_), Due::Heartbeat) => {
                         self.client_wrote.at = Instant::now();
-                        self.client.send(Bytes::from_static(HEARTBEAT));
+                        client.send(Bytes::from_static(HEARTBEAT));
                     }
                     (Poll::Ready(_), Due::ClientStalled) => {
                         return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
@@ -257,47 +320,53 @@ impl<'a> Relay<'a> {
     }
 
     /// After a 101: bytes both ways until one side ends, or both have been silent for `idle`.
-    pub async fn tunnel(&mut self, idle: Duration) -> Result<(), RelayError> {
+    pub async fn tunnel(
+        &mut self,
+        client: &mut Client,
+        origin: &mut Origin,
+        alarm: &mut Alarm,
+        idle: Duration,
+    ) -> Result<(), RelayError> {
         self.upload = Upload::Streaming;
         self.limits.request_body = None;
         self.limits.heartbeat = None;
         let mut ended = false;
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(result) = self.poll_upload(cx) {
+                if let Poll::Ready(result) = self.poll_upload(cx, client, origin) {
                     result?;
                     ended = true;
                 }
                 let mut full = false;
                 while !ended {
-                    if self.client.backlog() >= HIGH_WATER {
+                    if client.backlog() >= HIGH_WATER {
                         full = true;
                         break;
                     }
-                    match self.origin.poll_body(cx) {
+                    match origin.poll_body(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             self.origin_read = Instant::now();
                             self.sent += data.len() as u64;
-                            self.client.send(data);
+                            client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(_))) => ended = true,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                         Poll::Pending => break,
                     }
                 }
-                match self.client.poll_flush(cx)? {
+                match client.poll_flush(cx)? {
                     Poll::Ready(()) if ended => return Poll::Ready(Ok(())),
                     Poll::Ready(()) if full => continue,
-                    _ => self.client_wrote.note(self.client.written()),
+                    _ => self.client_wrote.note(client.written()),
                 }
                 let active = self.client_read.max(self.origin_read);
                 let (deadline, due) = earliest([
                     Some((active + idle, Due::OriginSilent)),
-                    (self.client.backlog() > 0)
+                    (client.backlog() > 0)
                         .then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
                     None,
                 ]);
-                match (self.alarm.poll(cx, deadline), due) {
+                match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(_), Due::ClientStalled) => {
                         return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
@@ -310,11 +379,16 @@ impl<'a> Relay<'a> {
     }
 
     /// Ready when the request has been written, or can no longer be.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        origin: &mut Origin,
+    ) -> Poll<Result<(), RelayError>> {
         loop {
             let mut waiting = false;
-            while self.upload == Upload::Streaming && self.origin.backlog() < HIGH_WATER {
-                match self.client.poll_body(cx) {
+            while self.upload == Upload::Streaming && origin.backlog() < HIGH_WATER {
+                match client.poll_body(cx) {
                     Poll::Ready(Ok(BodyEvent::Data(data))) => {
                         self.client_read = Instant::now();
                         self.received += data.len() as u64;
@@ -323,10 +397,13 @@ impl<'a> Relay<'a> {
                         {
                             return Poll::Ready(Err(RelayError::RequestTooLarge(limit)));
                         }
-                        self.origin.send(data);
+                        origin.send(data);
                     }
-                    Poll::Ready(Ok(BodyEvent::End(trailers))) => {
-                        self.origin.finish(trailers.as_ref());
+                    Poll::Ready(Ok(BodyEvent::End(mut trailers))) => {
+                        if let Some(trailers) = &mut trailers {
+                            clean_trailers(trailers);
+                        }
+                        origin.finish(trailers.as_ref());
                         self.upload = Upload::Flushing;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
@@ -339,8 +416,8 @@ impl<'a> Relay<'a> {
             if matches!(self.upload, Upload::Done | Upload::Stopped) {
                 return Poll::Ready(Ok(()));
             }
-            let flushed = self.origin.poll_flush(cx);
-            self.origin_wrote.note(self.origin.written());
+            let flushed = origin.poll_flush(cx);
+            self.origin_wrote.note(origin.written());
             match flushed {
                 Poll::Ready(Ok(())) if self.upload == Upload::Flushing => {
                     self.upload = Upload::Done;
@@ -361,11 +438,11 @@ impl<'a> Relay<'a> {
         }
     }
 
-    fn head_deadline(&self) -> (Option<Instant>, RelayError) {
+    fn head_deadline(&self, origin: &Origin) -> (Option<Instant>, RelayError) {
         let send = self.limits.send;
         let first_byte = self.limits.first_byte;
         match self.upload {
-            Upload::Streaming | Upload::Flushing if self.origin.backlog() > 0 => (
+            Upload::Streaming | Upload::Flushing if origin.backlog() > 0 => (
                 send.map(|time| self.origin_wrote.at.max(self.client_read) + time),
                 OriginError::SendTimeout(send.unwrap_or_default()).into(),
             ),
@@ -384,7 +461,7 @@ impl<'a> Relay<'a> {
 enum Download {
     Reading,
     Ended,
-    Failed(Option<OriginError>),
+    Failed(Option<RelayError>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -143,7 +143,12 @@ mod tests {
     fn rfc9211_2_members() {
         let cases = [
             (Outcome::Hit, Some(30), Some("l1"), "forebay; hit; ttl=30; detail=l1"),
-            (Outcome::Hit, Some(-5), Some("stale-if-error"), "forebay; hit; ttl=-5; detail=stale-if-error"),
+            (
+                Outcome::Hit,
+                Some(-5),
+                Some("stale-if-error"),
+                "forebay; hit; ttl=-5; detail=stale-if-error",
+            ),
             (
                 forwarded(Forward::UriMiss, Some(200), Storing::Stored, Fetch::Collapsed),
                 None,

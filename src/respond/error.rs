@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::http1::body::BodyError;
+use crate::http1::request::RequestError;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, split_port};
 use crate::route::NoRoute;
 
@@ -17,32 +19,22 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Everything that makes Forebay answer in the place of the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyError {
-    /// The request's framing, target or fields; the reason is the parser's word.
-    Malformed(&'static str),
+    /// The head is not one that is forwarded; status and reason are the parser's.
+    Request(RequestError),
     /// Two servers could take the path for different resources; the reason is the router's word.
     AmbiguousPath(&'static str),
     /// Found after the head was accepted: a bad chunk, or less than was announced.
-    MalformedBody,
+    MalformedBody(BodyError),
     /// The address is not one that may use the route.
     Denied,
     NoRoute,
-    /// TRACE and CONNECT.
-    MethodNotAllowed,
     /// The head did not come in time.
     HeadTimeout,
     /// The body stopped coming.
     BodyTimeout,
     BodyTooLarge,
-    TargetTooLong,
-    /// The authority is not one that this connection's certificate is for.
-    Misdirected,
-    HeadTooLarge,
-    /// `Expect` asks for something else than `100-continue` (RFC 9110 §10.1.1).
-    ExpectationFailed,
     /// Forebay's own fault.
     Internal,
-    /// A transfer coding that is not known (RFC 9112 §6.1).
-    UnknownTransferCoding,
     /// The upstream's name does not resolve.
     UpstreamName,
     UpstreamRefused,
@@ -71,8 +63,9 @@ pub enum ProxyError {
     FirstByteTimeout,
     /// The upstream did not take the request in time.
     SendTimeout,
-    VersionNotSupported,
     Loop,
+    /// `only-if-cached`, and nothing stored can answer (RFC 9111 §5.2.1.7).
+    NotStored,
 }
 
 /// Whether more requests can follow on an HTTP/1 connection.
@@ -118,17 +111,22 @@ impl ProxyError {
     fn describe(&self) -> Description {
         use After::{Close, KeepAlive};
         let (status, reason, proxy_error, after, detail) = match self {
-            Self::Malformed(reason) => {
-                let detail = "The request is malformed.";
-                (400, *reason, "http_request_error", Close, detail)
+            Self::Request(error) => {
+                let status = error.status();
+                // RFC 9209 §2.3.13: denied is what we refuse by policy, not for being wrong.
+                let proxy_error = match status {
+                    405 => "http_request_denied",
+                    _ => "http_request_error",
+                };
+                (status, error.as_str(), proxy_error, Close, request_detail(status))
+            }
+            Self::MalformedBody(error) => {
+                let detail = "The request's body is malformed or incomplete.";
+                (400, error.as_str(), "http_request_error", Close, detail)
             }
             Self::AmbiguousPath(reason) => {
                 let detail = "The path can be read in more than one way.";
                 (400, *reason, "http_request_error", KeepAlive, detail)
-            }
-            Self::MalformedBody => {
-                let detail = "The request's body is malformed or incomplete.";
-                (400, "malformed-body", "http_request_error", Close, detail)
             }
             Self::Denied => {
                 let detail = "Your address may not use this resource.";
@@ -137,10 +135,6 @@ impl ProxyError {
             Self::NoRoute => {
                 let detail = "No route leads to this resource.";
                 (404, "no-route", "destination_not_found", KeepAlive, detail)
-            }
-            Self::MethodNotAllowed => {
-                let detail = "This method is not forwarded.";
-                (405, "method-not-allowed", "http_request_denied", Close, detail)
             }
             Self::HeadTimeout => {
                 let detail = "The request's head did not arrive in time.";
@@ -154,25 +148,9 @@ impl ProxyError {
                 let detail = "The request's body is larger than this resource takes.";
                 (413, "body-too-large", "http_request_error", Close, detail)
             }
-            Self::TargetTooLong => {
-                let detail = "The request's target is too long.";
-                (414, "target-too-long", "http_request_error", Close, detail)
-            }
-            Self::Misdirected => {
-                let detail = "This connection is not for the host that the request names.";
-                (421, "misdirected", "http_request_error", KeepAlive, detail)
-            }
-            Self::HeadTooLarge => {
-                let detail = "The request's fields are too many or too large.";
-                (431, "head-too-large", "http_request_error", Close, detail)
-            }
             Self::Internal => {
                 let detail = "The proxy has failed.";
                 (500, "internal", "proxy_internal_error", Close, detail)
-            }
-            Self::UnknownTransferCoding => {
-                let detail = "The request's transfer coding is not known.";
-                (501, "unknown-transfer-coding", "http_request_error", Close, detail)
             }
             Self::UpstreamName => {
                 let detail = "The server's name could not be resolved.";
@@ -244,13 +222,9 @@ impl ProxyError {
                 let detail = "The server did not take the request in time.";
                 (504, "send-timeout", "connection_write_timeout", Close, detail)
             }
-            Self::ExpectationFailed => {
-                let detail = "The request's expectation cannot be met.";
-                (417, "expectation-failed", "http_request_error", KeepAlive, detail)
-            }
-            Self::VersionNotSupported => {
-                let detail = "This version of HTTP is not spoken here.";
-                (505, "version-not-supported", "http_request_error", Close, detail)
+            Self::NotStored => {
+                let detail = "Nothing is stored that could answer the request.";
+                (504, "not-stored", "destination_not_found", KeepAlive, detail)
             }
             Self::Loop => {
                 let detail = "The request has passed this proxy before.";
@@ -267,6 +241,20 @@ impl ProxyError {
     }
 }
 
+/// What a refused head is told, by its status.
+fn request_detail(status: u16) -> &'static str {
+    match status {
+        405 => "This method is not forwarded.",
+        414 => "The request's target is too long.",
+        417 => "The request expects what is not done here.",
+        421 => "This connection is not for the URL that the request names.",
+        431 => "The request's fields are too many or too large.",
+        501 => "The request's method or transfer coding is not known.",
+        505 => "This version of HTTP is not spoken here.",
+        _ => "The request is malformed.",
+    }
+}
+
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())
@@ -274,6 +262,18 @@ impl fmt::Display for ProxyError {
 }
 
 impl std::error::Error for ProxyError {}
+
+impl From<RequestError> for ProxyError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<BodyError> for ProxyError {
+    fn from(error: BodyError) -> Self {
+        Self::MalformedBody(error)
+    }
+}
 
 impl From<NoRoute> for ProxyError {
     fn from(error: NoRoute) -> Self {
@@ -297,7 +297,8 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
     fields.push("X-Content-Type-Options", "nosniff");
     fields.push("Proxy-Status", error.proxy_status());
     match error {
-        ProxyError::MethodNotAllowed => fields.push("Allow", ALLOW),
+        // RFC 9110 §15.5.6.
+        ProxyError::Request(RequestError::MethodNotAllowed) => fields.push("Allow", ALLOW),
         ProxyError::Overloaded {
             retry_after: Some(after),
         } => fields.push("Retry-After", after.as_secs().max(1).to_string()),

@@ -11,7 +11,15 @@ const TWO_DIGIT_YEAR_HORIZON: u64 = 50;
 /// Later years do not fit the four digits of an HTTP-date.
 const MAX_YEAR: u64 = 9999;
 
-const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const WEEKDAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
@@ -120,7 +128,11 @@ pub fn parse_http_date(value: &[u8], now: Timestamp) -> Option<Timestamp> {
             None
         };
     }
-    if weekday_is(weekday, 3) { asctime_date(text) } else { None }
+    if weekday_is(weekday, 3) {
+        asctime_date(text)
+    } else {
+        None
+    }
 }
 
 /// Writes an IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -143,26 +155,26 @@ pub fn format_http_date(time: Timestamp) -> String {
 /// `18 Aug 2050 02:01:18 GMT`
 fn imf_fixdate(mut text: Text<'_>) -> Option<Timestamp> {
     let day = text.digits(2)?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let month = text.month()?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let year = text.digits(4)?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let time = text.time_of_day()?;
-    text.expect_gmt()?;
+    text.require_gmt()?;
     timestamp(year, month, day, time)
 }
 
 /// `18-Aug-50 02:01:18 GMT`
 fn rfc850_date(mut text: Text<'_>, now: Timestamp) -> Option<Timestamp> {
     let day = text.digits(2)?;
-    text.expect(b"-")?;
+    text.require(b"-")?;
     let month = text.month()?;
-    text.expect(b"-")?;
+    text.require(b"-")?;
     let short_year = text.digits(2)?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let time = text.time_of_day()?;
-    text.expect_gmt()?;
+    text.require_gmt()?;
     let (this_year, _, _) = civil_from_days(now.as_secs() / SECONDS_PER_DAY);
     let mut year = this_year - this_year % 100 + short_year;
     if year > this_year + TWO_DIGIT_YEAR_HORIZON {
@@ -175,17 +187,17 @@ fn rfc850_date(mut text: Text<'_>, now: Timestamp) -> Option<Timestamp> {
 
 /// ` Aug  8 02:01:18 2050`
 fn asctime_date(mut text: Text<'_>) -> Option<Timestamp> {
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let month = text.month()?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let day = if text.literal(b" ") {
         text.digits(1)?
     } else {
         text.digits(2)?
     };
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let time = text.time_of_day()?;
-    text.expect(b" ")?;
+    text.require(b" ")?;
     let year = text.digits(4)?;
     text.end()?;
     timestamp(year, month, day, time)
@@ -224,7 +236,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn expect(&mut self, expected: &[u8]) -> Option<()> {
+    fn require(&mut self, expected: &[u8]) -> Option<()> {
         self.literal(expected).then_some(())
     }
 
@@ -254,16 +266,16 @@ impl<'a> Text<'a> {
     /// Second of the day.
     fn time_of_day(&mut self) -> Option<u64> {
         let hour = self.digits(2)?;
-        self.expect(b":")?;
+        self.require(b":")?;
         let minute = self.digits(2)?;
-        self.expect(b":")?;
+        self.require(b":")?;
         let second = self.digits(2)?;
         // 60 is a leap second (RFC 9110 §5.6.7).
         (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
     }
 
-    fn expect_gmt(&mut self) -> Option<()> {
-        self.expect(b" ")?;
+    fn require_gmt(&mut self) -> Option<()> {
+        self.require(b" ")?;
         let zone = self.letters();
         if zone.eq_ignore_ascii_case(b"GMT") {
             self.end()

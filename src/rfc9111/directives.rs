@@ -348,7 +348,9 @@ impl ResponseDirectives {
                 found.private.add(list);
             } else if let Some(slot) = found.lifetime_mut(key.as_bytes()) {
                 match value {
-                    Some(BareItem::Integer(seconds)) => *slot = Some(Seconds::new(u64::try_from(*seconds).unwrap_or(0))),
+                    Some(BareItem::Integer(seconds)) => {
+                        *slot = Some(Seconds::new(u64::try_from(*seconds).unwrap_or(0)))
+                    }
                     _ => return None,
                 }
             } else if let Some(flag) = found.flag_mut(key.as_bytes()) {

@@ -160,33 +160,22 @@ fn age_value(fields: &Fields) -> Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// 2026-01-01T00:00:00Z
-    const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push(name, value);
-        }
-        fields
-    }
-
-    fn at_once() -> Times {
-        Times {
-            requested: NOW,
-            received: NOW,
-        }
-    }
+    use crate::rfc9111::tests::{Lines, NOW, at_once, fields};
 
     #[test]
     fn rfc9111_4_2_1_precedence_and_rubbish() {
         use LifetimeSource::{Expires, MaxAge, SMaxage};
         const DATE: (&str, &str) = ("Date", "Thu, 01 Jan 2026 00:00:00 GMT");
         const LATER: (&str, &str) = ("Expires", "Thu, 01 Jan 2026 00:01:00 GMT");
-        let cases: &[(&[(&str, &str)], Option<(LifetimeSource, u32)>)] = &[
-            (&[("Cache-Control", "max-age=5, s-maxage=9"), LATER, DATE], Some((SMaxage, 9))),
-            (&[("Cache-Control", "max-age=0, s-maxage=3600"), LATER], Some((SMaxage, 3600))),
+        let cases: &[(Lines<'_>, Option<(LifetimeSource, u32)>)] = &[
+            (
+                &[("Cache-Control", "max-age=5, s-maxage=9"), LATER, DATE],
+                Some((SMaxage, 9)),
+            ),
+            (
+                &[("Cache-Control", "max-age=0, s-maxage=3600"), LATER],
+                Some((SMaxage, 3600)),
+            ),
             (&[("Cache-Control", "s-maxage=x, max-age=9")], Some((SMaxage, 0))),
             (&[("Cache-Control", "max-age=5"), LATER, DATE], Some((MaxAge, 5))),
             (&[("Cache-Control", "public"), LATER, DATE], Some((Expires, 60))),
@@ -230,22 +219,26 @@ mod tests {
             requested: NOW,
             received: NOW.plus(Duration::from_secs(5)),
         };
-        let cases: &[(&[(&str, &str)], Times, u64)] = &[
-            (&[], at_once(), 0),
-            (&[("Age", "7")], at_once(), 7),
+        let cases: &[(Lines<'_>, Times, u64)] = &[
+            (&[], at_once(NOW), 0),
+            (&[("Age", "7")], at_once(NOW), 7),
             (&[("Age", "7")], slow, 12),
-            (&[("Date", "Wed, 31 Dec 2025 23:59:00 GMT")], at_once(), 60),
-            (&[("Date", "Wed, 31 Dec 2025 23:59:00 GMT"), ("Age", "61")], at_once(), 61),
-            (&[("Date", "Thu, 01 Jan 2026 00:01:00 GMT")], at_once(), 0),
-            (&[("Age", "abc")], at_once(), 0),
-            (&[("Age", "-7200")], at_once(), 0),
-            (&[("Age", "7200.0")], at_once(), 0),
-            (&[("Age", "7200, 0")], at_once(), 7200),
-            (&[("Age", "0, 7200")], at_once(), 0),
-            (&[("Age", "7200"), ("Age", "0")], at_once(), 7200),
-            (&[("Age", "0"), ("Age", "7200")], at_once(), 0),
-            (&[("Age", "7200;foo=bar")], at_once(), 7200),
-            (&[("Age", "2147483649")], at_once(), 1 << 31),
+            (&[("Date", "Wed, 31 Dec 2025 23:59:00 GMT")], at_once(NOW), 60),
+            (
+                &[("Date", "Wed, 31 Dec 2025 23:59:00 GMT"), ("Age", "61")],
+                at_once(NOW),
+                61,
+            ),
+            (&[("Date", "Thu, 01 Jan 2026 00:01:00 GMT")], at_once(NOW), 0),
+            (&[("Age", "abc")], at_once(NOW), 0),
+            (&[("Age", "-7200")], at_once(NOW), 0),
+            (&[("Age", "7200.0")], at_once(NOW), 0),
+            (&[("Age", "7200, 0")], at_once(NOW), 7200),
+            (&[("Age", "0, 7200")], at_once(NOW), 0),
+            (&[("Age", "7200"), ("Age", "0")], at_once(NOW), 7200),
+            (&[("Age", "0"), ("Age", "7200")], at_once(NOW), 0),
+            (&[("Age", "7200;foo=bar")], at_once(NOW), 7200),
+            (&[("Age", "2147483649")], at_once(NOW), 1 << 31),
             (&[("Age", "99999999999999999999")], slow, 1 << 31),
         ];
         for (lines, times, expected) in cases {

@@ -20,18 +20,15 @@ impl ResourceUri {
     pub fn of(request: &RequestHead) -> Self {
         Self {
             scheme: request.scheme,
-            authority: normalise_authority(request.scheme, &request.authority),
-            target: normalise_target(&request.target),
+            authority: normalise_authority(request.scheme, &request.authority).into_owned(),
+            target: normalise_target(&request.target).into_owned(),
         }
     }
 }
 
 /// Whether a method is safe (RFC 9110 §9.2.1): one that is not known to be is not. QUERY is safe by its definition.
 pub fn is_safe(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
-    ) || method.as_str() == "QUERY"
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE) || method.as_str() == "QUERY"
 }
 
 /// The URIs whose stored responses, all variants of them, are invalid after this response: the target's, and those that
@@ -71,8 +68,8 @@ pub fn resolve(request: &RequestHead, reference: &[u8]) -> Option<ResourceUri> {
     if let Some(rest) = rest.strip_prefix("//") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        // Userinfo is no part of an origin (RFC 9110 §4.2.4), and nobody who means well sends it.
-        if authority.is_empty() || authority.contains('@') {
+        // Userinfo stays, so that a reference with it is no one's origin (RFC 9110 §4.2.4).
+        if authority.is_empty() {
             return None;
         }
         return Some(uri(scheme, authority, &without_dots(path)));
@@ -109,13 +106,13 @@ fn split_scheme(base: Scheme, reference: &str) -> Option<(Scheme, &str)> {
 
 fn uri(scheme: Scheme, authority: &str, target: &str) -> ResourceUri {
     let target = if target.starts_with('/') || target == "*" {
-        normalise_target(target)
+        normalise_target(target).into_owned()
     } else {
-        normalise_target(&format!("/{target}"))
+        normalise_target(&format!("/{target}")).into_owned()
     };
     ResourceUri {
         scheme,
-        authority: normalise_authority(scheme, authority),
+        authority: normalise_authority(scheme, authority).into_owned(),
         target,
     }
 }

@@ -159,7 +159,7 @@ pub enum Selection {
 /// §13.2.2).
 pub fn selection(request: &RequestHead, stored: &StoredMeta, length: u64) -> Selection {
     // RFC 9110 §14.2: Range is defined for GET, and for what would be a 200.
-    if request.method != Method::GET || stored.status != 200 || !if_range_allows(request, stored) {
+    if request.method != Method::GET || stored.status != 200 || !if_range_names(request, &stored.validators) {
         return Selection::Whole;
     }
     let Some(set) = RangeSet::of(&request.fields) else {
@@ -178,10 +178,7 @@ pub fn selection(request: &RequestHead, stored: &StoredMeta, length: u64) -> Sel
     }
 }
 
-fn if_range_allows(request: &RequestHead, stored: &StoredMeta) -> bool {
-    if_range_names(request, &stored.validators)
-}
-
+/// Whether `If-Range` lets `Range` apply (RFC 9110 §13.1.5).
 fn if_range_names(request: &RequestHead, validators: &Validators) -> bool {
     let mut lines = request.fields.get_all("if-range");
     match (lines.next(), lines.next()) {
@@ -315,9 +312,13 @@ impl Partial {
     }
 }
 
-/// Whether a stored partial response holds all that a request asks for (RFC 9111 §3.3). Allocates nothing.
-pub fn holds(partial: &Partial, request: &RequestHead, validators: &Validators) -> bool {
-    if request.method != Method::GET || !if_range_names(request, validators) {
+/// Whether a stored response holds all that a request asks for: a complete one does, a partial one where the request is for
+/// ranges that are in it (RFC 9111 §3.3). Allocates nothing.
+pub fn holds(stored: &StoredMeta, request: &RequestHead) -> bool {
+    let Some(partial) = &stored.partial else {
+        return true;
+    };
+    if request.method != Method::GET || !if_range_names(request, &stored.validators) {
         return false;
     }
     match RangeSet::of(&request.fields) {
@@ -326,7 +327,19 @@ pub fn holds(partial: &Partial, request: &RequestHead, validators: &Validators) 
     }
 }
 
-/// The parts to send of a stored partial response for which [`holds`] is true; positions in the representation.
+/// Whether a new response is worth more than the one that is stored under the same variant key. A part of a representation is
+/// not, where the whole of the same one is there; [`combine`] is for two parts.
+pub fn supersedes(new: &StoredMeta, stored: &StoredMeta) -> bool {
+    if new.partial.is_none() || stored.partial.is_some() {
+        return true;
+    }
+    match (strong_tag(&new.validators), strong_tag(&stored.validators)) {
+        (Some(new), Some(known)) => !new.is_strongly(known),
+        _ => true,
+    }
+}
+
+/// The parts to send of a stored partial response that [`holds`] what is asked for; positions in the representation.
 pub fn held_parts(partial: &Partial, request: &Fields) -> Vec<ByteRange> {
     match RangeSet::of(request) {
         Some(set) => coalesced(set.specs().iter().filter_map(|spec| partial.part(*spec))),

@@ -154,10 +154,8 @@ fn usable(
     policy: &ReusePolicy,
 ) -> Result<Option<StaleReason>, Forward> {
     // RFC 9111 §3.3: a partial response answers only for ranges that it holds.
-    if let Some(partial) = &stored.partial {
-        if !range::holds(partial, request, &stored.validators) {
-            return Err(Forward::Partial);
-        }
+    if !range::holds(stored, request) {
+        return Err(Forward::Partial);
     }
     let fresh = stored.is_fresh(now);
     // RFC 9111 §5.2.2.4.
@@ -220,14 +218,17 @@ pub fn is_error(status: u16) -> bool {
 
 /// Whether a stored response may stand in for an origin that failed: no connection, no complete answer in time, or a status for
 /// which [`is_error`] holds. `None`: the failure must be passed on.
-pub fn reuse_on_error(request: &RequestHead, stored: &StoredMeta, now: Timestamp, policy: &ReusePolicy) -> Option<Served> {
+pub fn reuse_on_error(
+    request: &RequestHead,
+    stored: &StoredMeta,
+    now: Timestamp,
+    policy: &ReusePolicy,
+) -> Option<Served> {
     if forward_unseen(request).is_some() {
         return None;
     }
-    if let Some(partial) = &stored.partial {
-        if !range::holds(partial, request, &stored.validators) {
-            return None;
-        }
+    if !range::holds(stored, request) {
+        return None;
     }
     let unaccounted = policy.cookies == RequestCookies::Unaccounted && request.fields.contains("cookie");
     if unaccounted && !stored.lifetime.source.is_origin() {

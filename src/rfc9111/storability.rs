@@ -7,7 +7,8 @@ use http::Method;
 use super::date::{Seconds, format_http_date};
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{
-    Lifetime, LifetimeSource, Times, date, explicit_lifetime, heuristic_lifetime, initial_age, is_heuristically_cacheable,
+    Lifetime, LifetimeSource, Times, date, explicit_lifetime, heuristic_lifetime, initial_age,
+    is_heuristically_cacheable,
 };
 use super::invalidation;
 use super::range::Partial;
@@ -212,7 +213,7 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
     }
     let partial = match status {
         206 => match Partial::announced(request, fields) {
-            Some(partial) => Some(partial),
+            Some(partial) => Some(Box::new(partial)),
             None => return Storable::No(Unstorable::Partial),
         },
         _ => None,
@@ -291,7 +292,11 @@ fn forbidden(
 /// Final statuses, less those whose answer depends on this request's credentials, conditions, range or connection: the key
 /// knows nothing of these, so another request would get an answer to a question that it did not ask.
 fn is_reusable_status(status: u16) -> bool {
-    (200..=599).contains(&status) && !matches!(status, 304 | 401 | 407 | 408 | 412 | 416 | 417 | 421 | 425 | 426 | 428 | 429 | 431)
+    (200..=599).contains(&status)
+        && !matches!(
+            status,
+            304 | 401 | 407 | 408 | 412 | 416 | 417 | 421 | 425 | 426 | 428 | 429 | 431
+        )
 }
 
 /// Statuses whose caching requirements are followed here (RFC 9110 §15, RFC 9111 §3).

@@ -27,8 +27,8 @@ pub struct StoredMeta {
     pub stale_if_error: Option<Seconds>,
     pub validators: Validators,
     pub variant: VariantKey,
-    /// `Some`: the body is only a part of the representation.
-    pub partial: Option<Partial>,
+    /// `Some`: the body is only a part of the representation. Boxed, because hardly any is.
+    pub partial: Option<Box<Partial>>,
 }
 
 /// What the origin's directives ask of a cache that reuses the response.
@@ -110,7 +110,8 @@ impl StoredMeta {
 
     /// Bytes that this takes on the heap.
     pub fn heap_size(&self) -> usize {
-        self.validators.heap_size() + self.variant.heap_size()
+        let partial = self.partial.as_ref().map_or(0, |partial| size_of_val(&**partial));
+        self.validators.heap_size() + self.variant.heap_size() + partial
     }
 }
 

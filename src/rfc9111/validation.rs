@@ -90,13 +90,13 @@ fn next_tag(list: &[u8]) -> Option<(Tag<'_>, &[u8])> {
         Some(rest) => (Strength::Weak, rest),
         None => (Strength::Strong, list),
     };
-    if let [b'"', inner @ ..] = quoted {
-        if let Some(length) = inner.iter().position(|b| *b == b'"') {
-            let (opaque, rest) = quoted.split_at(length + 2);
-            let rest = rest.trim_ascii_start();
-            if rest.is_empty() || rest.starts_with(b",") {
-                return Some((Tag { strength, opaque }, rest));
-            }
+    if let [b'"', inner @ ..] = quoted
+        && let Some(length) = inner.iter().position(|b| *b == b'"')
+    {
+        let (opaque, rest) = quoted.split_at(length + 2);
+        let rest = rest.trim_ascii_start();
+        if rest.is_empty() || rest.starts_with(b",") {
+            return Some((Tag { strength, opaque }, rest));
         }
     }
     let end = list.iter().position(|b| *b == b',').unwrap_or(list.len());
@@ -150,7 +150,9 @@ impl Validators {
     pub fn if_range_holds(&self, value: &[u8], now: Timestamp) -> bool {
         let value = value.trim_ascii();
         if let Some(time) = parse_http_date(value, now) {
-            return self.last_modified.is_some_and(|known| known.strong && known.time == time);
+            return self
+                .last_modified
+                .is_some_and(|known| known.strong && known.time == time);
         }
         match (&self.etag, next_tag(value)) {
             (Some(etag), Some((tag, []))) => {
@@ -242,7 +244,8 @@ pub fn not_modified_fields(stored: &Fields) -> Fields {
     let has_etag = stored.contains("etag");
     fields.retain(|name, _| {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        !METADATA.iter().any(|known| is(known)) && !(has_etag && is("last-modified"))
+        let spared = METADATA.iter().any(|known| is(known)) || (has_etag && is("last-modified"));
+        !spared
     });
     fields
 }
@@ -297,8 +300,17 @@ pub fn selected_by_304<'a, T>(
     let only = candidates.len() == 1;
     let strong = answer.etag.as_ref().filter(|etag| etag.is_strong());
     if let Some(etag) = strong {
-        let same = |meta: &StoredMeta| meta.validators.etag.as_ref().is_some_and(|known| known.is_strongly(etag));
-        return candidates.into_iter().filter(|(_, meta)| same(meta)).map(|(item, _)| item).collect();
+        let same = |meta: &StoredMeta| {
+            meta.validators
+                .etag
+                .as_ref()
+                .is_some_and(|known| known.is_strongly(etag))
+        };
+        return candidates
+            .into_iter()
+            .filter(|(_, meta)| same(meta))
+            .map(|(item, _)| item)
+            .collect();
     }
     if answer.any() {
         // Weak: the most recent of those that have it.
@@ -325,7 +337,12 @@ pub fn selected_by_304<'a, T>(
 
 /// Fields of a 304, or of another response that updates a stored one, which do not replace stored ones (RFC 9111 §3.2): those
 /// that describe how the stored bytes are to be read.
-const NOT_UPDATED: [&str; 4] = ["content-length", "content-encoding", "content-range", "transfer-encoding"];
+const NOT_UPDATED: [&str; 4] = [
+    "content-length",
+    "content-encoding",
+    "content-range",
+    "transfer-encoding",
+];
 
 /// The stored fields with those of a newer response put in their place (RFC 9111 §3.2).
 pub fn updated_fields(stored: &Fields, newer: &Fields) -> Fields {
@@ -375,7 +392,7 @@ pub fn freshen(
     match assess(request, status, &fields, times, policy) {
         Storable::Yes(mut accepted) => {
             accepted.meta.status = stored.status;
-            accepted.meta.partial = stored.partial;
+            accepted.meta.partial = stored.partial.clone();
             Freshened::Store(accepted)
         }
         Storable::No(reason) => {

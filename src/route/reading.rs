@@ -315,13 +315,14 @@ mod tests {
 
     #[test]
     fn a_path_is_read_in_every_way_that_servers_do() {
-        let table: [(&str, &[&str]); 17] = [
+        let table: [(&str, &[&str]); 18] = [
             ("/a", &[]),
             ("/hello%20world", &[]),
             ("/100%25", &[]),
             ("/.well-known/x", &[]),
             ("/%61dmin", &["/admin"]),
             ("/a%2Fb", &["/a/b"]),
+            ("/%61%2Fb", &["/a%2Fb", "/a/b"]),
             ("/a%2fb", &["/a/b"]),
             ("/a%252fb", &["/a%2Fb", "/a/b"]),
             ("/a%5cb", &["/a/b"]),

@@ -340,7 +340,11 @@ fn captures_are_what_stands_in_the_received_path() {
             0,
             [("id", Some("7")), ("post", Some("a%20b")), ("all", Some("users"))],
         ),
-        ("/files/%41nn/x", 1, [("owner", Some("%41nn")), ("id", None), ("post", None)]),
+        (
+            "/files/%41nn/x",
+            1,
+            [("owner", Some("%41nn")), ("id", None), ("post", None)],
+        ),
         ("/other", 2, [("owner", None), ("id", None), ("all", None)]),
     ] {
         let head = request("example.com", target);
@@ -455,6 +459,96 @@ fn the_index_agrees_with_trying_every_route() {
                     .position(|condition| select(&router(std::slice::from_ref(condition)), authority, target).is_ok());
                 assert_eq!(select(&all, authority, target).ok(), expected, "{authority}{target}");
             }
+        }
+    }
+}
+
+/// Servers as they are, told in as few words as possible: each takes the received path for what it answers with.
+mod readers {
+    fn decode(path: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8_lossy(path).into_owned();
+        let mut pieces = text.split('%');
+        let mut out = pieces.next().unwrap_or_default().as_bytes().to_vec();
+        for piece in pieces {
+            match piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                Some(byte) => {
+                    out.push(byte);
+                    out.extend_from_slice(&piece.as_bytes()[2..]);
+                }
+                None => {
+                    out.push(b'%');
+                    out.extend_from_slice(piece.as_bytes());
+                }
+            }
+        }
+        out
+    }
+
+    fn slashes(path: &[u8]) -> Vec<u8> {
+        path.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect()
+    }
+
+    fn without_parameters(path: &[u8]) -> Vec<u8> {
+        let segments = path.split(|b| *b == b'/');
+        let names = segments.map(|segment| segment.split(|b| *b == b';').next().unwrap_or_default());
+        names.collect::<Vec<_>>().join(&b'/')
+    }
+
+    /// Merges slashes and resolves dots, clipping at the root.
+    fn clean(path: &[u8]) -> Vec<u8> {
+        let mut out: Vec<&[u8]> = Vec::new();
+        for segment in path.split(|b| *b == b'/') {
+            match segment {
+                b"" | b"." => {}
+                b".." => drop(out.pop()),
+                segment => out.push(segment),
+            }
+        }
+        [b"/", &out.join(&b'/')[..]].concat()
+    }
+
+    pub fn all(path: &[u8]) -> [Vec<u8>; 8] {
+        [
+            path.to_vec(),
+            decode(path),
+            clean(path),
+            clean(&decode(path)),
+            decode(&clean(path)),
+            clean(&slashes(&decode(path))),
+            clean(&slashes(&decode(&without_parameters(path)))),
+            clean(&slashes(&decode(&decode(path)))),
+        ]
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_server_reads_a_denied_path_where_another_route_was_selected(
+        pieces in proptest::collection::vec(proptest::sample::select(vec![
+            "/", "//", "\\", "%2f", "%2F", "%5c", "%252f", ".", "..", "%2e", "%2E.", "%252e", ";", ";a=b", "%3b", "admin",
+            "%61dmin", "adm%69n", "%2561dmin", "public", "x", "%25", "%20", "?", "é",
+        ]), 0..9)
+    ) {
+        let target = format!("/{}", pieces.concat());
+        let router = router(&[prefix("/admin"), prefix("/public"), Match::default()]);
+        let head = request("example.com", &target);
+        if let Ok(selected) = router.select(&head) {
+            for reading in readers::all(head.path().as_bytes()) {
+                let is_denied = reading == b"/admin" || reading.starts_with(b"/admin/");
+                let is_selected = selected.index == 0;
+                proptest::prop_assert_eq!(is_denied, is_selected, "{} read as {}", target, reading.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn no_target_and_no_authority_makes_trouble(target in "\\PC*", authority in "\\PC{0,300}") {
+        let mut stripped = route(prefix("/{a}"));
+        stripped.strip_prefix = true;
+        let router = router(&[path("/{a}/b"), hosts(&["*.a"]), prefix("/{a}"), Match::default()]);
+        for target in [target.clone(), format!("/{target}")] {
+            let _ = router.select(&request(&authority, &target)).map(|selected| selected.captures.value("a").is_some());
+            let _ = strip_prefix(&stripped, &target);
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::config::environment::Environment;
 use crate::config::report::Report;
 use crate::config::yaml::{self, Fault, FaultKind};
 
-/// Reads as much as can be understood. `serde` stops at the first error, so what it stops at is marked in the tree and the tree is
-/// read again, until nothing is wrong any more.
+/// Reads as much as can be understood. `serde` stops at the first error, so what it stops at is marked in the tree
+/// and the tree is read again, until nothing is wrong any more.
 ///
 /// # Errors
 /// The text is too large, or not YAML at all.

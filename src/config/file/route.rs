@@ -10,8 +10,8 @@ use super::limit::FileRateLimit;
 use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, SizeOrUnlimited, SizeText, Text};
 use super::shape::{List, Map, OneOrMany, Switch};
 
-/// Declares the policies of a route once, for `routes` and `defaults` alike. `serde` could flatten one into the other only by
-/// giving up the errors for unknown keys.
+/// Declares the policies of a route once, for `routes` and `defaults` alike. `serde` could flatten one into the other
+/// only by giving up the errors for unknown keys.
 macro_rules! policies {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
         /// Policies for every route that does not say otherwise.
@@ -64,7 +64,8 @@ policies! {
     response_headers: FileResponseEdits,
     /// Whether and how responses are stored. Default: on, as the origin says.
     cache: Switch<FileCachePolicy>,
-    /// Every response is a stream: written as it arrives, never stored. Default: event streams only, by their content type.
+    /// Every response is a stream: written as it arrives, never stored. Default: event streams only, by their content
+    /// type.
     stream: Switch<FileStream>,
     /// A larger request body gets 413. Default: 10MiB.
     max_request_body: SizeOrUnlimited,
@@ -72,9 +73,9 @@ policies! {
     allow: List<Cidr>,
     /// Addresses that get 403, checked before `allow`. Default: nobody.
     deny: List<Cidr>,
-    /// Forwarding and override fields (like `X-Forwarded-Prefix` or `X-HTTP-Method-Override`) that are passed on to the upstream as
-    /// the client sent them, although it is not one of `trusted_proxies`. Default: none; they are removed or overwritten, because
-    /// apps believe them.
+    /// Forwarding and override fields (like `X-Forwarded-Prefix` or `X-HTTP-Method-Override`) that are passed on to
+    /// the upstream as the client sent them, although it is not one of `trusted_proxies`. Default: none; they are
+    /// removed or overwritten, because apps believe them.
     keep_fields: List<String>,
     /// Compress responses.
     compression: Switch<FileCompression>,

@@ -18,7 +18,8 @@ pub fn schema() -> String {
     serde_json::to_string_pretty(&schema).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// Takes out what follows from `Option` alone (a key may be absent, but never `null`), and lets `${NAME}` stand for what is not text.
+/// Takes out what follows from `Option` alone (a key may be absent, but never `null`), and lets `${NAME}` stand for
+/// what is not text.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(tidy),

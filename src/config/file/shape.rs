@@ -1,5 +1,5 @@
-//! The shapes of values that the file allows beside plain ones. What was wrong in them is left out and keeps its place, so that
-//! the rest can still be checked under the right key.
+//! The shapes of values that the file allows beside plain ones. What was wrong in them is left out and keeps its
+//! place, so that the rest can still be checked under the right key.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::{Pem, check_pem, tls_version};
@@ -26,6 +27,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Vec<Listener> {
         return vec![plain(listen.0.clone())];
     }
     let mut listeners: Vec<Listener> = Vec::new();
+    let mut addresses = HashSet::new();
     if let Some(list) = &file.listeners {
         if list.0.is_empty() {
             report.value(&long, "must have at least one listener", "");
@@ -34,8 +36,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Vec<Listener> {
             let Some(listener) = listener(typed, report, &path) else {
                 continue;
             };
-            let is_repeated = listeners.iter().any(|other| other.address == listener.address);
-            if is_repeated && !is_any_port(&listener.address) {
+            if !is_any_port(&listener.address) && !addresses.insert(listener.address.clone()) {
                 report.value(&path.key("address"), "must not be the address of another listener", "");
             }
             listeners.push(listener);

@@ -1,5 +1,5 @@
-//! The rules of keys that nothing uses yet (see [`later`](crate::config::later)). What is typed for them is checked all the same, so
-//! that a file written today is right on the day that they can be used.
+//! The rules of keys that nothing uses yet (see [`later`](crate::config::later)). What is typed for them is checked
+//! all the same, so that a file written today is right on the day that they can be used.
 
 mod cache;
 mod upstream;

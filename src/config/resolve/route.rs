@@ -3,13 +3,14 @@
 mod fields;
 mod matching;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::upstream::{Only, Pools};
 use super::{NAME_RULE, is_name, positive};
-use crate::config::diagnostic::KeyPath;
+use crate::config::diagnostic::{KeyPath, alternatives};
 use crate::config::file::shape::{List, Switch};
 use crate::config::file::{FileConfig, FilePolicies, FileRoute};
 use crate::config::report::Report;
@@ -29,6 +30,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools) -> Vec<Rou
     };
     let mut routes: Vec<Route> = Vec::new();
     let mut paths: Vec<KeyPath> = Vec::new();
+    let mut names = HashSet::new();
     let typed_routes = file.routes.as_ref().map_or(&[][..], |routes| routes.0.as_slice());
     for (index, typed) in typed_routes.iter().enumerate() {
         let Some(typed) = typed else {
@@ -36,7 +38,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools) -> Vec<Rou
         };
         let path = routes_path.index(index);
         let route = route(typed, index, report, &path, pools, &common);
-        if routes.iter().any(|other| other.name == route.name) {
+        if !names.insert(route.name.clone()) {
             report.value(&path.key("name"), "must not be the name of another route", "");
         }
         routes.push(route);
@@ -154,7 +156,10 @@ struct StreamLimits {
 
 /// `matches`: `None` for `defaults`, which cannot know what a route captures.
 fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath, matches: Option<&Match>) -> Policies {
-    let captures = matches.map(captures).unwrap_or_default();
+    let captures = match matches {
+        Some(matches) => Captures::of(matches, report, &path.key("match")),
+        None => Captures::default(),
+    };
     Policies {
         strip_prefix: typed.strip_prefix.copied(),
         request_headers: typed
@@ -197,13 +202,39 @@ fn networks(list: &List<crate::config::file::scalar::Cidr>) -> Vec<IpNet> {
 }
 
 /// What the paths of a match capture.
-pub fn captures(matches: &Match) -> Vec<&str> {
-    let templates = [&matches.path, &matches.path_prefix];
-    templates
-        .into_iter()
-        .flatten()
-        .flat_map(PathTemplate::captures)
-        .collect()
+#[derive(Default)]
+pub struct Captures<'a> {
+    pub names: Vec<&'a str>,
+    /// Whether messages may list them: not if they come from the environment.
+    is_public: bool,
+}
+
+impl<'a> Captures<'a> {
+    /// Those of a match that stands at `path`.
+    pub fn of(matches: &'a Match, report: &Report, path: &KeyPath) -> Self {
+        let templates = [&matches.path, &matches.path_prefix];
+        let mut names: Vec<&str> = Vec::new();
+        for name in templates.into_iter().flatten().flat_map(PathTemplate::captures) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let is_secret = |key: &str| report.is_substituted(&path.key(key));
+        Self {
+            names,
+            is_public: !is_secret("path") && !is_secret("path_prefix"),
+        }
+    }
+
+    /// `known here: {host} or {id}`, with others in front; empty where there is nothing.
+    pub fn listed(&self, others: &[&str]) -> String {
+        let own: &[&str] = if self.is_public { &self.names } else { &[] };
+        let names: Vec<String> = others.iter().chain(own).map(|name| format!("{{{name}}}")).collect();
+        match names.as_slice() {
+            [] => String::new(),
+            names => format!("known here: {}", alternatives(names)),
+        }
+    }
 }
 
 fn assemble(
@@ -268,10 +299,12 @@ fn warn_unreachable(routes: &[Route], paths: &[KeyPath], report: &mut Report) {
         return;
     };
     for path in paths.iter().skip(last + 1) {
-        let name = &routes[last].name;
         report.warn(
             path,
-            format!("is never reached, because the route {name} before it matches every request"),
+            format!(
+                "is never reached, because {} before it matches every request",
+                paths[last]
+            ),
             "move it up",
         );
     }
@@ -281,8 +314,9 @@ fn warn_unused(file: &FileConfig, routes: &[Route], pools: &Pools, report: &mut 
     // With one upstream the implied route may use it.
     if let (Some(_), Only::Several) = (&file.routes, pools.only()) {
         let path = KeyPath::root().key("upstreams");
+        let used: HashSet<usize> = routes.iter().map(|route| route.upstream).collect();
         for (index, upstream) in pools.upstreams.iter().enumerate() {
-            if routes.iter().all(|route| route.upstream != index) {
+            if !used.contains(&index) {
                 report.warn(&path.key(&upstream.name), "is not used by any route", "");
             }
         }

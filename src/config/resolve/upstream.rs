@@ -1,3 +1,4 @@
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::{NAME_RULE, Pem, check_pem, is_name, positive, tls_version};
@@ -14,12 +15,14 @@ use crate::config::{
 const MAX_WEIGHT: u32 = 65_535;
 /// More idle connections to one server than it has ports for.
 const MAX_KEEPALIVE: u32 = 65_535;
+/// A message does not list more names than this.
+const MAX_NAMED: usize = 20;
 
 /// The upstreams, and what routes may call them.
 pub struct Pools {
     pub upstreams: Vec<Upstream>,
     /// Every name in the file, also of upstreams that are wrong.
-    names: Vec<(String, Option<usize>)>,
+    names: HashMap<String, Option<usize>>,
     /// Names may be missing, because something about all of them was reported.
     is_partial: bool,
 }
@@ -27,14 +30,16 @@ pub struct Pools {
 impl Pools {
     /// Index of the upstream that a route names. Reports an unknown name.
     pub fn find(&self, report: &mut Report, path: &KeyPath, name: &str) -> Option<usize> {
-        if let Some((_, index)) = self.names.iter().find(|(known, _)| known == name) {
+        if let Some(index) = self.names.get(name) {
             return *index;
         }
-        if !self.is_partial {
-            let known = self.names.iter().map(|(name, _)| name.as_str());
-            let cure = match nearest(name, known.clone()) {
+        if !self.is_partial && !report.is_full() {
+            let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let cure = match nearest(name, known.iter().copied()) {
                 Some(meant) => format!("did you mean {meant}?"),
-                None => format!("known: {}", alternatives(&known.collect::<Vec<_>>())),
+                None if known.len() > MAX_NAMED => String::new(),
+                None => format!("known: {}", alternatives(&known)),
             };
             report.value(path, "must be one of upstreams", cure);
         }
@@ -43,9 +48,10 @@ impl Pools {
 
     /// Index of the upstream that needs no name.
     pub fn only(&self) -> Only {
-        match self.names.as_slice() {
-            [(_, Some(index))] if !self.is_partial => Only::One(*index),
-            [_, _, ..] if !self.is_partial => Only::Several,
+        let mut indexes = self.names.values();
+        match (indexes.next(), indexes.next()) {
+            (Some(Some(index)), None) if !self.is_partial => Only::One(*index),
+            (Some(_), Some(_)) if !self.is_partial => Only::Several,
             _ => Only::Unknown,
         }
     }
@@ -64,7 +70,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Pools {
     let (short, long) = (root.key("upstream"), root.key("upstreams"));
     let mut pools = Pools {
         upstreams: Vec::new(),
-        names: Vec::new(),
+        names: HashMap::new(),
         is_partial: report.is_broken(&short) || report.is_broken(&long),
     };
     match (&file.upstream, &file.upstreams) {
@@ -99,11 +105,11 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Pools {
                 pools.upstreams.push(upstream(name, typed, report, &path));
                 pools.upstreams.len() - 1
             });
-            pools.names.push((name.clone(), index));
+            pools.names.insert(name.clone(), index);
         }
     } else if let Some(url) = &file.upstream {
         pools.upstreams.push(from_url(&url.0));
-        pools.names.push(("default".to_owned(), Some(0)));
+        pools.names.insert("default".to_owned(), Some(0));
     }
     pools
 }
@@ -168,6 +174,7 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
 fn servers(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Vec<UpstreamServer> {
     let path = path.key("servers");
     let mut servers: Vec<UpstreamServer> = Vec::new();
+    let mut addresses = HashSet::new();
     let Some(list) = &typed.servers else {
         if typed.servers_file.is_none() {
             report.key(&path, "is missing", "like [\"127.0.0.1:3000\"]");
@@ -181,7 +188,7 @@ fn servers(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Vec<Ups
         let Some(server) = server(typed, report, &path) else {
             continue;
         };
-        if servers.iter().any(|other| other.address == server.address) {
+        if !addresses.insert(server.address.clone()) {
             // A server is a text or a mapping with an `address`.
             let address = path.key("address");
             let is_text = report.root().locate(&address).node.is_none();

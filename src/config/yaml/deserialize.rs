@@ -1,4 +1,5 @@
-//! The tree as a `serde` deserializer. Its error knows the way to the node that is wrong, and what would have been right.
+//! The tree as a `serde` deserializer. Its error knows the way to the node that is wrong, and what would have been
+//! right.
 
 use std::fmt::{self, Display};
 

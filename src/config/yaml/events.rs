@@ -7,9 +7,12 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use super::{Entry, Node, Scalar, Style, Value};
 use crate::config::diagnostic::{Complaint, KeyPath, Position};
 use crate::config::environment::Environment;
+use crate::config::report::MAX_ERRORS;
 
 /// A configuration is a few KiB; a file beyond this (bytes) is another one.
 pub const MAX_FILE_SIZE: u64 = 1 << 20;
+/// All that comes from the environment together (bytes): a small file could name a large variable often.
+const MAX_SUBSTITUTED: usize = 1 << 20;
 /// The deepest key of the file stands 8 levels down. What reads the tree recurses, so it may not be deep.
 const MAX_DEPTH: usize = 32;
 
@@ -43,7 +46,6 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Parsed, Found> {
         Some(root) if !is_null(&root) => root,
         _ => Node::empty(),
     };
-    let mut faults = builder.faults;
     if !matches!(root.value, Value::Map(_)) {
         return Err(Found {
             position: root.position,
@@ -51,8 +53,16 @@ pub fn parse(text: &str, environment: &Environment) -> Result<Parsed, Found> {
             complaint: Complaint::new("must be a mapping of keys to values", "like `listen: 0.0.0.0:8080`"),
         });
     }
-    substitute(&mut root, &KeyPath::root(), environment, &mut faults);
-    Ok(Parsed { root, faults })
+    let mut substitution = Substitution {
+        environment,
+        faults: builder.faults,
+        size: 0,
+    };
+    substitution.walk(&mut root, &KeyPath::root());
+    Ok(Parsed {
+        root,
+        faults: substitution.faults,
+    })
 }
 
 fn is_null(node: &Node) -> bool {
@@ -236,8 +246,10 @@ impl Builder {
     }
 
     fn refuse(&mut self, position: Position, what: &str, cure: &str) {
-        let found = self.found(position, what, cure);
-        self.faults.push(found);
+        if self.faults.len() < MAX_ERRORS {
+            let found = self.found(position, what, cure);
+            self.faults.push(found);
+        }
     }
 
     fn found(&self, position: Position, what: &str, cure: &str) -> Found {
@@ -257,46 +269,81 @@ impl Builder {
     }
 }
 
-/// Recursion is bounded by [`MAX_DEPTH`].
-fn substitute(node: &mut Node, path: &KeyPath, environment: &Environment, faults: &mut Vec<Found>) {
-    match &mut node.value {
-        Value::Broken => {}
-        Value::List(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                substitute(item, &path.index(index), environment, faults);
-            }
-        }
-        Value::Map(entries) => {
-            for entry in entries {
-                substitute(&mut entry.value, &path.key(&entry.key), environment, faults);
-            }
-        }
-        Value::Scalar(scalar) => match environment.substitute(&scalar.text) {
-            Ok(None) => {}
-            Ok(Some(substituted)) => {
-                let written = std::mem::replace(&mut scalar.text, substituted.text);
-                if substituted.variables {
-                    scalar.style = Style::Substituted { written };
+/// Puts environment variables in.
+struct Substitution<'a> {
+    environment: &'a Environment,
+    faults: Vec<Found>,
+    /// Bytes that were put in so far, variables and what stands around them.
+    size: usize,
+}
+
+impl Substitution<'_> {
+    /// Recursion is bounded by [`MAX_DEPTH`].
+    fn walk(&mut self, node: &mut Node, path: &KeyPath) {
+        match &mut node.value {
+            Value::Broken => {}
+            Value::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.walk(item, &path.index(index));
                 }
             }
-            Err(complaint) => {
-                faults.push(Found {
-                    position: node.position,
-                    path: path.clone(),
-                    complaint,
-                });
-                node.value = Value::Broken;
+            Value::Map(entries) => {
+                for entry in entries {
+                    self.walk(&mut entry.value, &path.key(&entry.key));
+                }
             }
-        },
+            Value::Scalar(scalar) => {
+                if let Err(complaint) = self.scalar(scalar) {
+                    if self.faults.len() < MAX_ERRORS {
+                        self.faults.push(Found {
+                            position: node.position,
+                            path: path.clone(),
+                            complaint,
+                        });
+                    }
+                    node.value = Value::Broken;
+                }
+            }
+        }
+    }
+
+    fn scalar(&mut self, scalar: &mut Scalar) -> Result<(), Complaint> {
+        let Some(substituted) = self.environment.substitute(&scalar.text)? else {
+            return Ok(());
+        };
+        self.size += substituted.text.len();
+        if self.size > MAX_SUBSTITUTED {
+            return Err(Complaint::new(
+                format!("makes the file larger than {MAX_SUBSTITUTED} bytes after substitution"),
+                "",
+            ));
+        }
+        let written = std::mem::replace(&mut scalar.text, substituted.text);
+        if substituted.variables {
+            scalar.style = Style::Substituted { written };
+        }
+        Ok(())
     }
 }
 
 /// What the parser could not read, with the cure where the line shows one.
 fn not_yaml(text: &str, error: &ScanError) -> Found {
-    let position = position(*error.marker());
-    let line = |number: usize| text.lines().nth(number.wrapping_sub(1)).unwrap_or_default();
-    // Some errors show only where the next line does not fit.
-    let cure = cure(line(position.line)).or_else(|| cure(line(position.line.wrapping_sub(1))));
+    let position = within(text, position(*error.marker()));
+    // Some errors show only where the next line does not fit, and tabs already before theirs.
+    let near = text.lines().skip(position.line.saturating_sub(2)).take(3);
+    let [before, line, behind] = match *near.collect::<Vec<_>>().as_slice() {
+        [before, line, behind] if position.line > 1 => [before, line, behind],
+        [line, behind, ..] if position.line <= 1 => ["", line, behind],
+        [before, line] => [before, line, ""],
+        [line] if position.line <= 1 => ["", line, ""],
+        [before] => [before, "", ""],
+        _ => [""; 3],
+    };
+    let is_indented_by_tab = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
+    let cure = match is_indented_by_tab(line) || is_indented_by_tab(behind) {
+        true => Some("indent with spaces, not tabs"),
+        false => cure(line).or_else(|| cure(before)),
+    };
     Found {
         position,
         path: KeyPath::root(),
@@ -304,11 +351,25 @@ fn not_yaml(text: &str, error: &ScanError) -> Found {
     }
 }
 
+/// What is missing at the end of a file is missed behind it; said is the end of the last line that holds something.
+fn within(text: &str, position: Position) -> Position {
+    let mut last = None;
+    for (index, line) in text.lines().enumerate() {
+        if index + 1 >= position.line {
+            return position;
+        }
+        if !line.trim().is_empty() {
+            last = Some((index + 1, line.trim_end().chars().count() + 1));
+        }
+    }
+    match last {
+        Some((line, column)) => Position { line, column },
+        None => position,
+    }
+}
+
 fn cure(line: &str) -> Option<&'static str> {
     let content = line.trim_start();
-    if line[..line.len() - content.len()].contains('\t') {
-        return Some("indent with spaces, not tabs");
-    }
     let starts = |mark: &str| {
         content.starts_with(mark)
             || [": ", "- ", "[", ", "]
@@ -320,6 +381,9 @@ fn cure(line: &str) -> Option<&'static str> {
     }
     if content.starts_with('#') {
         return None;
+    }
+    if line.matches('{').count() > line.matches('}').count() || line.matches('[').count() > line.matches(']').count() {
+        return Some("close every { with a } and every [ with a ]");
     }
     if line.contains('{') || line.contains('}') {
         return Some("put quotes around a value that contains braces");

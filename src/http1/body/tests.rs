@@ -59,64 +59,88 @@ fn chunked(bytes: &[u8]) -> Outcome {
 
 #[test]
 fn bodies_end_where_their_framing_says() {
-    let cases: &[(Framing, &[u8], &[u8], Result<(), BodyError>, &[u8])] = &[
-        (Framing::None, b"next", b"", Ok(()), b"next"),
-        (Framing::Length(0), b"next", b"", Ok(()), b"next"),
-        (Framing::Length(3), b"abcnext", b"abc", Ok(()), b"next"),
-        (Framing::Length(3), b"ab", b"ab", Err(BodyError::Truncated), b""),
-        (Framing::Length(u64::MAX), b"ab", b"ab", Err(BodyError::Truncated), b""),
-        (Framing::Close, b"abc", b"abc", Ok(()), b""),
-        (Framing::Close, b"", b"", Ok(()), b""),
-        (Framing::Stream, b"abc", b"abc", Ok(()), b""),
-        (Framing::Chunked, b"0\r\n\r\nnext", b"", Ok(()), b"next"),
-        (Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\nnext", b"abc", Ok(()), b"next"),
+    let cases = [
+        (Framing::None, &b"next"[..], &b""[..], Ok(()), &b"next"[..]),
+        (Framing::Length(0), &b"next"[..], &b""[..], Ok(()), &b"next"[..]),
+        (Framing::Length(3), &b"abcnext"[..], &b"abc"[..], Ok(()), &b"next"[..]),
+        (
+            Framing::Length(3),
+            &b"ab"[..],
+            &b"ab"[..],
+            Err(BodyError::Truncated),
+            &b""[..],
+        ),
+        (
+            Framing::Length(u64::MAX),
+            &b"ab"[..],
+            &b"ab"[..],
+            Err(BodyError::Truncated),
+            &b""[..],
+        ),
+        (Framing::Close, &b"abc"[..], &b"abc"[..], Ok(()), &b""[..]),
+        (Framing::Close, &b""[..], &b""[..], Ok(()), &b""[..]),
+        (Framing::Stream, &b"abc"[..], &b"abc"[..], Ok(()), &b""[..]),
+        (Framing::Chunked, &b"0\r\n\r\nnext"[..], &b""[..], Ok(()), &b"next"[..]),
         (
             Framing::Chunked,
-            b"3\r\nabc\r\n2\r\nde\r\n000\r\n\r\n",
-            b"abcde",
+            &b"3\r\nabc\r\n0\r\n\r\nnext"[..],
+            &b"abc"[..],
             Ok(()),
-            b"",
+            &b"next"[..],
         ),
         (
             Framing::Chunked,
-            b"00000000000000aB\r\nabc",
-            b"abc",
-            Err(BodyError::Truncated),
-            b"",
-        ),
-        (
-            Framing::Chunked,
-            b"3;a=b;c=\"d e\";;\r\nabc\r\n0;x\r\n\r\n",
-            b"abc",
+            &b"3\r\nabc\r\n2\r\nde\r\n000\r\n\r\n"[..],
+            &b"abcde"[..],
             Ok(()),
-            b"",
+            &b""[..],
         ),
         (
             Framing::Chunked,
-            b"3\r\nabc\r\n0\r\n",
-            b"abc",
+            &b"00000000000000aB\r\nabc"[..],
+            &b"abc"[..],
             Err(BodyError::Truncated),
-            b"",
+            &b""[..],
         ),
-        (Framing::Chunked, b"3\r\nabc", b"abc", Err(BodyError::Truncated), b""),
         (
             Framing::Chunked,
-            b"7fffffffffffffff\r\nabc",
-            b"abc",
+            &b"3;a=b;c=\"d e\";;\r\nabc\r\n0;x\r\n\r\n"[..],
+            &b"abc"[..],
+            Ok(()),
+            &b""[..],
+        ),
+        (
+            Framing::Chunked,
+            &b"3\r\nabc\r\n0\r\n"[..],
+            &b"abc"[..],
             Err(BodyError::Truncated),
-            b"",
+            &b""[..],
+        ),
+        (
+            Framing::Chunked,
+            &b"3\r\nabc"[..],
+            &b"abc"[..],
+            Err(BodyError::Truncated),
+            &b""[..],
+        ),
+        (
+            Framing::Chunked,
+            &b"7fffffffffffffff\r\nabc"[..],
+            &b"abc"[..],
+            Err(BodyError::Truncated),
+            &b""[..],
         ),
     ];
     for (framing, bytes, data, end, left) in cases {
-        let outcome = decode(*framing, [*bytes]);
+        let outcome = decode(framing, [bytes]);
         assert_eq!(
             (&outcome.data[..], outcome.end),
-            (*data, *end),
+            (data, end),
             "{framing:?} {}",
             bytes.escape_ascii()
         );
         assert!(
-            end.is_err() || outcome.left == *left,
+            end.is_err() || outcome.left == left,
             "{framing:?} {}",
             bytes.escape_ascii()
         );

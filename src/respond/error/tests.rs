@@ -1,41 +1,85 @@
 use http::Method;
 
 use super::*;
+use crate::http1::SyntaxError;
 use crate::message::{Scheme, Version};
 
 const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// Every error, with what it must be answered with.
+/// Every error, and one request error for each status, with what it must be answered with.
 const TABLE: [(ProxyError, u16, &str, &str); 34] = [
-    (ProxyError::Malformed("bare-lf"), 400, "bare-lf", "http_request_error"),
+    (
+        request_error(RequestError::RequestLine),
+        400,
+        "bad-request-line",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::Syntax(SyntaxError::BareLf)),
+        400,
+        "bare-lf",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::MethodNotAllowed),
+        405,
+        "method-not-allowed",
+        "http_request_denied",
+    ),
+    (
+        request_error(RequestError::TargetTooLong),
+        414,
+        "target-too-long",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::Expectation),
+        417,
+        "unsupported-expectation",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::Misdirected),
+        421,
+        "misdirected",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::Syntax(SyntaxError::TooManyFields)),
+        431,
+        "too-many-fields",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::MethodTooLong),
+        501,
+        "method-too-long",
+        "http_request_error",
+    ),
+    (
+        request_error(RequestError::Version),
+        505,
+        "bad-version",
+        "http_request_error",
+    ),
+    (
+        ProxyError::MalformedBody(BodyError::ChunkSize),
+        400,
+        "bad-chunk-size",
+        "http_request_error",
+    ),
     (
         ProxyError::AmbiguousPath("path-nul"),
         400,
         "path-nul",
         "http_request_error",
     ),
-    (ProxyError::MalformedBody, 400, "malformed-body", "http_request_error"),
     (ProxyError::Denied, 403, "denied", "http_request_denied"),
     (ProxyError::NoRoute, 404, "no-route", "destination_not_found"),
-    (
-        ProxyError::MethodNotAllowed,
-        405,
-        "method-not-allowed",
-        "http_request_denied",
-    ),
     (ProxyError::HeadTimeout, 408, "head-timeout", "http_request_error"),
     (ProxyError::BodyTimeout, 408, "body-timeout", "http_request_error"),
     (ProxyError::BodyTooLarge, 413, "body-too-large", "http_request_error"),
-    (ProxyError::TargetTooLong, 414, "target-too-long", "http_request_error"),
-    (ProxyError::Misdirected, 421, "misdirected", "http_request_error"),
-    (ProxyError::HeadTooLarge, 431, "head-too-large", "http_request_error"),
     (ProxyError::Internal, 500, "internal", "proxy_internal_error"),
-    (
-        ProxyError::UnknownTransferCoding,
-        501,
-        "unknown-transfer-coding",
-        "http_request_error",
-    ),
     (ProxyError::UpstreamName, 502, "name-not-resolved", "dns_error"),
     (
         ProxyError::UpstreamRefused,
@@ -97,30 +141,12 @@ const TABLE: [(ProxyError, u16, &str, &str); 34] = [
         "http_response_timeout",
     ),
     (ProxyError::SendTimeout, 504, "send-timeout", "connection_write_timeout"),
-    (
-        ProxyError::VersionNotSupported,
-        505,
-        "version-not-supported",
-        "http_request_error",
-    ),
     (ProxyError::Loop, 508, "loop", "proxy_loop_detected"),
-    (
-        ProxyError::Overloaded {
-            retry_after: Some(Duration::from_secs(3)),
-        },
-        503,
-        "overloaded",
-        "connection_limit_reached",
-    ),
-    (
-        ProxyError::Overloaded {
-            retry_after: Some(Duration::from_millis(1)),
-        },
-        503,
-        "overloaded",
-        "connection_limit_reached",
-    ),
 ];
+
+const fn request_error(error: RequestError) -> ProxyError {
+    ProxyError::Request(error)
+}
 
 fn value(head: &ResponseHead, name: &str) -> String {
     String::from_utf8_lossy(head.fields.get(name).unwrap_or(b"-")).into_owned()
@@ -153,7 +179,7 @@ fn every_error_has_its_status_reason_and_proxy_status() {
 
 #[test]
 fn what_some_statuses_need_is_there() {
-    let (head, _) = render(&ProxyError::MethodNotAllowed, None, "r1", NOW);
+    let (head, _) = render(&RequestError::MethodNotAllowed.into(), None, "r1", NOW);
     assert_eq!(value(&head, "allow"), ALLOW);
     for (retry_after, expected) in [
         (None, "-"),

@@ -15,16 +15,27 @@ fn request(line: &str) -> RequestDirectives {
 fn rfc9111_5_2_members_are_split_outside_of_quotes() {
     let names = |line: &'static str| -> Vec<(&'static str, Argument<'static>)> {
         let text = |bytes| std::str::from_utf8(bytes).unwrap();
-        directives(line.as_bytes()).map(|found| (text(found.name), found.argument)).collect()
+        directives(line.as_bytes())
+            .map(|found| (text(found.name), found.argument))
+            .collect()
     };
     use Argument::{Malformed, None, Value};
     assert_eq!(names(""), []);
     assert_eq!(names(" , ,"), []);
-    assert_eq!(names("a, b=1,c=\"x, y\""), [("a", None), ("b", Value(b"1")), ("c", Value(b"x, y"))]);
+    assert_eq!(
+        names("a, b=1,c=\"x, y\""),
+        [("a", None), ("b", Value(b"1")), ("c", Value(b"x, y"))]
+    );
     assert_eq!(names("a=\"\\\",b\", c"), [("a", Malformed), ("c", None)]);
     assert_eq!(names("a =1, b= 1"), [("a", Malformed), ("b", Malformed)]);
-    assert_eq!(names("a=\"1\"x, b=\"\", c="), [("a", Malformed), ("b", Value(b"")), ("c", Value(b""))]);
-    assert_eq!(names("a=\"b, c=1, d"), [("a", Malformed), ("c", Malformed), ("d", Malformed)]);
+    assert_eq!(
+        names("a=\"1\"x, b=\"\", c="),
+        [("a", Malformed), ("b", Value(b"")), ("c", Value(b""))]
+    );
+    assert_eq!(
+        names("a=\"b, c=1, d"),
+        [("a", Malformed), ("c", Malformed), ("d", Malformed)]
+    );
 }
 
 #[test]
@@ -41,7 +52,10 @@ fn rfc9111_4_2_1_conflicts_are_decided_for_the_most_restrictive() {
     assert!(response("NO-STORE , x").no_store);
     assert!(!response("xno-store, no-store-x").no_store);
     assert_eq!(response("s-maxage=").s_maxage, Some(Seconds::ZERO));
-    assert_eq!(response("stale-while-revalidate=9, stale-while-revalidate=3").stale_while_revalidate, Some(Seconds::new(3)));
+    assert_eq!(
+        response("stale-while-revalidate=9, stale-while-revalidate=3").stale_while_revalidate,
+        Some(Seconds::new(3))
+    );
 }
 
 #[test]
@@ -62,7 +76,11 @@ fn rfc9111_5_2_2_4_no_cache_and_private_may_be_about_fields() {
     ];
     for (line, expected) in cases {
         assert_eq!(response(line).no_cache, expected, "{line}");
-        assert_eq!(response(&line.replace("no-cache", "private")).private, expected, "{line}");
+        assert_eq!(
+            response(&line.replace("no-cache", "private")).private,
+            expected,
+            "{line}"
+        );
     }
 }
 
@@ -91,7 +109,11 @@ fn rfc9111_5_4_pragma_counts_only_without_cache_control() {
     assert!(RequestDirectives::parse(&fields(&[pragma])).no_cache);
     assert!(!RequestDirectives::parse(&fields(&[pragma, ("Cache-Control", "")])).no_cache);
     assert!(ResponseDirectives::parse(&fields(&[pragma]), &[]).no_cache.is_all());
-    assert!(!ResponseDirectives::parse(&fields(&[pragma, ("Cache-Control", "public")]), &[]).no_cache.is_all());
+    assert!(
+        !ResponseDirectives::parse(&fields(&[pragma, ("Cache-Control", "public")]), &[])
+            .no_cache
+            .is_all()
+    );
 }
 
 #[test]
@@ -107,10 +129,27 @@ fn rfc9213_2_2_the_first_valid_targeted_field_counts() {
     assert_eq!(max_age(&[general]), Some(3));
     assert_eq!(source(&[general, cdn]).source, DirectiveSource::Targeted);
     assert_eq!(source(&[general]).source, DirectiveSource::CacheControl);
-    for rubbish in ["", "max-age=?1", "max-age=(1 2)", "max-age=1.5", "max-age=\"1\"", "max-age", "Max-Age=1", "a b", "\u{fc}"] {
-        assert_eq!(max_age(&[general, cdn, ("Forebay-Cache-Control", rubbish)]), Some(2), "{rubbish}");
+    for rubbish in [
+        "",
+        "max-age=?1",
+        "max-age=(1 2)",
+        "max-age=1.5",
+        "max-age=\"1\"",
+        "max-age",
+        "Max-Age=1",
+        "a b",
+        "\u{fc}",
+    ] {
+        assert_eq!(
+            max_age(&[general, cdn, ("Forebay-Cache-Control", rubbish)]),
+            Some(2),
+            "{rubbish}"
+        );
     }
-    let found = source(&[("CDN-Cache-Control", "max-age=5, no-store=?0, must-revalidate, no-cache=\"A\", private=?1")]);
+    let found = source(&[(
+        "CDN-Cache-Control",
+        "max-age=5, no-store=?0, must-revalidate, no-cache=\"A\", private=?1",
+    )]);
     assert!(!found.no_store && found.must_revalidate);
     assert!(found.no_cache.names("a") && found.private.is_all());
 }

@@ -73,7 +73,11 @@ impl Model {
         }
         let refreshing = stale_by < answer.while_revalidate.unwrap_or(0);
         let accepted = answer.s_maxage.is_none() && question.max_stale.is_some_and(|limit| stale_by <= limit);
-        if refreshing || accepted { Verdict::Stale(age) } else { Verdict::Forward }
+        if refreshing || accepted {
+            Verdict::Stale(age)
+        } else {
+            Verdict::Forward
+        }
     }
 
     fn fail(&self, now: u64) -> bool {
@@ -116,7 +120,9 @@ impl Question {
             ("min-fresh", self.min_fresh),
             ("max-stale", self.max_stale),
         ];
-        let given = optional.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
+        let given = optional
+            .iter()
+            .filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
         given.collect::<Vec<_>>().join(", ")
     }
 }
@@ -126,8 +132,15 @@ fn some_seconds() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let answer = (0u64..8, some_seconds(), 0u64..4, some_seconds(), some_seconds(), 0u8..10).prop_map(
-        |(max_age, s_maxage, age, while_revalidate, if_error, rare)| {
+    let answer = (
+        0u64..8,
+        some_seconds(),
+        0u64..4,
+        some_seconds(),
+        some_seconds(),
+        0u8..10,
+    )
+        .prop_map(|(max_age, s_maxage, age, while_revalidate, if_error, rare)| {
             Step::Fetch(Answer {
                 max_age,
                 s_maxage,
@@ -137,8 +150,7 @@ fn step() -> impl Strategy<Value = Step> {
                 must_revalidate: rare < 2,
                 no_store: rare == 9,
             })
-        },
-    );
+        });
     let question = (some_seconds(), some_seconds(), some_seconds()).prop_map(|(max_age, min_fresh, max_stale)| {
         Step::Ask(Question {
             max_age,

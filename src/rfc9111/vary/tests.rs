@@ -21,7 +21,11 @@ fn rfc9111_4_1_normal_forms() {
         ("foo", &["A"], "A"),
         ("foo", &[""], ""),
         ("accept-encoding", &["gzip, deflate, br"], "br,deflate,gzip"),
-        ("accept-encoding", &["br;q=1.0, GZIP;q=0.80, x-gzip;q=0.8"], "br,gzip;q=0.800"),
+        (
+            "accept-encoding",
+            &["br;q=1.0, GZIP;q=0.80, x-gzip;q=0.8"],
+            "br,gzip;q=0.800",
+        ),
         ("accept-encoding", &["gzip;Q=1", "br"], "br,gzip"),
         ("accept-encoding", &["gzip; q=0.5 ,"], "gzip;q=0.500"),
         ("accept-encoding", &["gzip;q=2"], "gzip;q=2"),
@@ -44,7 +48,10 @@ fn rfc9110_12_5_5_what_vary_nominates() {
     let names = |lines: &[&str]| nominates(&fields(&lines.iter().map(|line| ("Vary", *line)).collect::<Vec<_>>()));
     assert_eq!(names(&[]), Nominates::Nothing);
     assert_eq!(names(&["", " , "]), Nominates::Nothing);
-    assert_eq!(names(&["Foo, bar", "FOO"]), Nominates::Fields(vec!["bar".to_owned(), "foo".to_owned()]));
+    assert_eq!(
+        names(&["Foo, bar", "FOO"]),
+        Nominates::Fields(vec!["bar".to_owned(), "foo".to_owned()])
+    );
     assert_eq!(names(&["Foo", "*"]), Nominates::Everything);
     assert_eq!(names(&["Foo bar"]), Nominates::Everything);
     let many: Vec<String> = (0..=MAX_NOMINATED).map(|at| format!("f{at}")).collect();
@@ -59,7 +66,12 @@ fn rfc9111_4_1_the_most_recent_with_vary_is_chosen() {
             let time = NOW.plus(std::time::Duration::from_secs(*later));
             let head = response(200, &[lines, &[("Cache-Control", "max-age=60")][..]].concat());
             let mut one = Shelf::new();
-            one.store(&get(&[("Foo", "1"), ("Bar", "1"), ("Accept-Language", "en, de")]), &head, time).unwrap();
+            one.store(
+                &get(&[("Foo", "1"), ("Bar", "1"), ("Accept-Language", "en, de")]),
+                &head,
+                time,
+            )
+            .unwrap();
             let (mut meta, _) = one.stored.remove(0);
             meta.date = time;
             shelf.stored.push((meta, fields(&[("At", &at.to_string())])));
@@ -75,7 +87,10 @@ fn rfc9111_4_1_the_most_recent_with_vary_is_chosen() {
     assert_eq!(chosen(&[(5, foo), (0, bar)], &both), Some(0));
     assert_eq!(chosen(&[(5, &[]), (0, bar)], &both), Some(1));
     assert_eq!(chosen(&[(5, &[]), (0, bar)], &[("Bar", "2")]), Some(0));
-    assert_eq!(chosen(&[(0, foo), (5, german)], &[("Foo", "1"), ("Accept-Language", "de")]), Some(0));
+    assert_eq!(
+        chosen(&[(0, foo), (5, german)], &[("Foo", "1"), ("Accept-Language", "de")]),
+        Some(0)
+    );
     assert_eq!(chosen(&[(0, foo)], &[]), None);
 }
 

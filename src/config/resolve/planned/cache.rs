@@ -1,4 +1,4 @@
-use super::super::route::{captures, resolve_match};
+use super::super::route::{Captures, resolve_match};
 use super::{at_least_one, http_url, needs_redis, positive_text, readable, status};
 use crate::config::ValueTemplate;
 use crate::config::diagnostic::{KeyPath, alternatives};
@@ -39,7 +39,10 @@ pub fn check(typed: &FileCache, report: &mut Report, path: &KeyPath) {
         match &rule.purge_tags {
             None => report.key(&tags_path, "is missing", "like [users]"),
             Some(tags) if tags.0.is_empty() => report.value(&tags_path, "must have at least one tag", ""),
-            Some(tags) => check_tags(tags, report, &tags_path, &captures(&matches)),
+            Some(tags) => {
+                let captures = Captures::of(&matches, report, &path.key("when"));
+                check_tags(tags, report, &tags_path, &captures);
+            }
         }
     }
 }
@@ -62,7 +65,7 @@ pub fn check_policy(typed: &FileCachePolicy, file: &FileConfig, report: &mut Rep
         );
     }
     if let Some(tags) = &typed.tags {
-        check_tags(tags, report, &path.key("tags"), &[]);
+        check_tags(tags, report, &path.key("tags"), &Captures::default());
     }
     if let Some(statuses) = &typed.statuses {
         let path = path.key("statuses");
@@ -114,7 +117,7 @@ fn field_names(names: &List<String>, report: &mut Report, path: &KeyPath) {
     }
 }
 
-fn check_tags(tags: &List<String>, report: &mut Report, path: &KeyPath, captures: &[&str]) {
+fn check_tags(tags: &List<String>, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) {
     for (path, tag) in tags.under(path) {
         // Tags are listed in fields with spaces or commas between them.
         let is_good = (1..=MAX_TAG).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_graphic() && b != b',');
@@ -126,7 +129,7 @@ fn check_tags(tags: &List<String>, report: &mut Report, path: &KeyPath, captures
             );
             continue;
         }
-        let names_only_captures = ValueTemplate::parse(tag, captures).is_ok_and(|template| {
+        let names_only_captures = ValueTemplate::parse(tag, &captures.names).is_ok_and(|template| {
             template.parts.iter().all(|part| {
                 matches!(
                     part,
@@ -135,12 +138,11 @@ fn check_tags(tags: &List<String>, report: &mut Report, path: &KeyPath, captures
             })
         });
         if !names_only_captures {
-            let known: Vec<String> = captures.iter().map(|name| format!("{{{name}}}")).collect();
-            let cure = match known.as_slice() {
-                [] => "there is nothing to put in".to_owned(),
-                known => format!("known here: {}", alternatives(known)),
-            };
-            report.value(&path, "holds a {name} that the path does not capture", cure);
+            report.value(
+                &path,
+                "holds a {name} that the path does not capture",
+                captures.listed(&[]),
+            );
         }
     }
 }

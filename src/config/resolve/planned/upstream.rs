@@ -8,17 +8,16 @@ pub fn check(typed: &FileUpstream, report: &mut Report, path: &KeyPath) {
     if let Some(file) = &typed.servers_file {
         readable(report, &path.key("servers_file"), file);
     }
-    match (typed.balance, &typed.hash_key) {
-        (Some(BalanceName::Hash), None) => {
-            report.key(
-                &path.key("hash_key"),
-                "is missing",
-                "balance: hash needs it, like \"header:X-User\"",
-            );
-        }
-        (Some(BalanceName::Hash), Some(_)) | (_, None) => {}
-        (_, Some(_)) if report.is_broken(&path.key("balance")) => {}
-        (_, Some(_)) => report.value(&path.key("hash_key"), "has no effect without balance: hash", ""),
+    let hashes = typed.balance == Some(BalanceName::Hash);
+    if hashes && typed.hash_key.is_none() {
+        report.key(
+            &path.key("hash_key"),
+            "is missing",
+            "balance: hash needs it, like \"header:X-User\"",
+        );
+    }
+    if !hashes && typed.hash_key.is_some() {
+        report.warn(&path.key("hash_key"), "has no effect without balance: hash", "");
     }
     positive_text(report, &path.key("dns_refresh"), typed.dns_refresh.as_ref());
     if let Some(sticky) = &typed.sticky {

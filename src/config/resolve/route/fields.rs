@@ -1,4 +1,7 @@
-use crate::config::diagnostic::{KeyPath, Step, alternatives};
+use std::collections::HashSet;
+
+use super::Captures;
+use crate::config::diagnostic::{KeyPath, Step};
 use crate::config::file::scalar::Text;
 use crate::config::file::shape::{List, Map};
 use crate::config::file::{FileRequestEdits, FileResponseEdits};
@@ -7,7 +10,8 @@ use crate::config::template::REQUEST_VALUES;
 use crate::config::{FieldEdits, ValueTemplate};
 use crate::message::{is_field_value, is_token};
 
-/// They belong to one connection or describe its framing (RFC 9110 §7.6.1, RFC 9112 §6), so each side of the proxy makes its own.
+/// They belong to one connection or describe its framing (RFC 9110 §7.6.1, RFC 9112 §6), so each side of the proxy
+/// makes its own.
 const CONNECTION_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
@@ -28,7 +32,7 @@ enum Side {
     Response,
 }
 
-pub fn request(typed: &FileRequestEdits, report: &mut Report, path: &KeyPath, captures: &[&str]) -> FieldEdits {
+pub fn request(typed: &FileRequestEdits, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) -> FieldEdits {
     let remove = removals(typed.remove.as_ref(), report, &path.key("remove"), Side::Request);
     let mut values = |key: &str, map: Option<&Map<Text>>| edits(map, report, &path.key(key), captures, Side::Request);
     FieldEdits {
@@ -39,7 +43,7 @@ pub fn request(typed: &FileRequestEdits, report: &mut Report, path: &KeyPath, ca
     }
 }
 
-pub fn response(typed: &FileResponseEdits, report: &mut Report, path: &KeyPath, captures: &[&str]) -> FieldEdits {
+pub fn response(typed: &FileResponseEdits, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) -> FieldEdits {
     let remove = removals(typed.remove.as_ref(), report, &path.key("remove"), Side::Response);
     let mut values = |key: &str, map: Option<&Map<Text>>| edits(map, report, &path.key(key), captures, Side::Response);
     FieldEdits {
@@ -70,18 +74,19 @@ fn edits(
     typed: Option<&Map<Text>>,
     report: &mut Report,
     path: &KeyPath,
-    captures: &[&str],
+    captures: &Captures<'_>,
     side: Side,
 ) -> Vec<(String, ValueTemplate)> {
     let mut edits: Vec<(String, ValueTemplate)> = Vec::new();
     let Some(typed) = typed else {
         return edits;
     };
+    let mut names = HashSet::new();
     for (path, name, value) in typed.under(path) {
-        if field_name(name, report, &path, side).is_none() {
+        let Some(lower) = field_name(name, report, &path, side) else {
             continue;
-        }
-        if edits.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+        };
+        if !names.insert(lower) {
             report.key(
                 &path,
                 "is given twice: the case of field names does not count",
@@ -102,10 +107,10 @@ fn field_name(name: &str, report: &mut Report, path: &KeyPath, side: Side) -> Op
     let (what, cure) = if !is_token(name.as_bytes()) {
         ("must be a field name", "letters, digits and hyphens")
     } else if lower == "host" && side == Side::Request {
-        ("cannot be edited here", "use the upstream's `host`")
+        ("must not be Host", "use the upstream's `host`")
     } else if CONNECTION_FIELDS.contains(&lower.as_str()) {
         (
-            "cannot be edited: each side of the proxy makes its own connection fields",
+            "must not be a connection field: each side of the proxy makes its own",
             "remove it",
         )
     } else {
@@ -119,7 +124,7 @@ fn field_name(name: &str, report: &mut Report, path: &KeyPath, side: Side) -> Op
     None
 }
 
-fn field_value(text: &str, report: &mut Report, path: &KeyPath, captures: &[&str]) -> Option<ValueTemplate> {
+fn field_value(text: &str, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) -> Option<ValueTemplate> {
     if !is_field_value(text.as_bytes()) {
         report.value(
             path,
@@ -136,19 +141,14 @@ fn field_value(text: &str, report: &mut Report, path: &KeyPath, captures: &[&str
         );
         return None;
     }
-    match ValueTemplate::parse(text, captures) {
+    match ValueTemplate::parse(text, &captures.names) {
         Ok(template) => Some(template),
         Err(unknown) => {
             let what = match report.is_substituted(path) {
                 true => "holds a {name} that stands for nothing".to_owned(),
                 false => format!("holds {{{}}}, which stands for nothing", unknown.name),
             };
-            let known: Vec<String> = REQUEST_VALUES
-                .iter()
-                .chain(captures)
-                .map(|name| format!("{{{name}}}"))
-                .collect();
-            report.key(path, what, format!("known here: {}", alternatives(&known)));
+            report.key(path, what, captures.listed(&REQUEST_VALUES));
             None
         }
     }

@@ -18,13 +18,13 @@ pub fn resolve(typed: &FileMatch, report: &mut Report, path: &KeyPath) -> Match 
         headers: headers(typed, report, &path.key("headers")),
     };
     if let (Some(whole), Some(prefix)) = (&matches.path, &matches.path_prefix)
-        && let Some(name) = whole
+        && whole
             .captures()
-            .find(|name| prefix.captures().any(|other| other == *name))
+            .any(|name| prefix.captures().any(|other| other == name))
     {
         report.key(
             &path.key("path_prefix"),
-            format!("captures {{{name}}}, as path does"),
+            "captures a name that path captures, too",
             "choose another name",
         );
     }
@@ -100,7 +100,7 @@ fn methods(typed: &FileMatch, report: &mut Report, path: &KeyPath) -> Vec<Method
     }
     for (path, name) in typed.under(path) {
         // Methods are case-sensitive (RFC 9110 §9.1), and all that are registered are in upper case.
-        if name.bytes().any(|b| b.is_ascii_lowercase()) {
+        if is_token(name.as_bytes()) && name.bytes().any(|b| b.is_ascii_lowercase()) {
             report.value(&path, "must be in upper case", "like GET");
         } else if matches!(name.as_str(), "TRACE" | "CONNECT") {
             report.value(
@@ -126,7 +126,7 @@ fn headers(typed: &FileMatch, report: &mut Report, path: &KeyPath) -> Vec<(Strin
     for (path, name, value) in typed.under(path) {
         let name = name.to_ascii_lowercase();
         if !is_token(name.as_bytes()) {
-            report.key(&path, "is not a field name", "");
+            report.key(&path, "must be a field name", "letters, digits and hyphens");
         } else if name == "host" {
             report.key(&path, "cannot be matched as a field", "use match.host");
         } else if matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection") {

@@ -1,0 +1,261 @@
+//! A response that is being fetched and read at the same time.
+//!
+//! One task brings the body in; any number of readers follow at their own pace. As long as the body may still be stored, all of it is
+//! kept, so that later readers can begin at its beginning. Once it has outgrown that, only what some reader still needs is kept,
+//! and the origin is read no faster than the slowest of them reads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::message::Fields;
+use crate::rfc9111::stored::StoredMeta;
+
+/// What is kept for the slowest reader of a body that is too large to be stored.
+const WINDOW: u64 = 256 * 1024;
+
+/// Why a body ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken(pub &'static str);
+
+/// A response under way: its head, and the body as far as it has come.
+#[derive(Debug)]
+pub struct Filling {
+    pub meta: StoredMeta,
+    /// As they are stored.
+    pub fields: Fields,
+    /// `None`: not announced.
+    pub length: Option<u64>,
+    /// Bytes of a body that is still stored.
+    limit: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Bytes>,
+    /// Offset of the first piece.
+    first: u64,
+    /// Offset behind the last piece.
+    end: u64,
+    ended: Option<Result<(), Broken>>,
+    keeps: Keeps,
+    readers: Vec<Option<Place>>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Keeps {
+    /// All of the body.
+    #[default]
+    Everything,
+    /// What some reader still needs.
+    Window,
+}
+
+#[derive(Debug)]
+struct Place {
+    at: u64,
+    waker: Option<Waker>,
+}
+
+/// A reader of a [`Filling`]; dropping it gives its place up.
+#[derive(Debug)]
+pub struct FillReader {
+    filling: Arc<Filling>,
+    index: usize,
+}
+
+/// What became of the bytes that were brought in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// The body may still be stored.
+    Storable,
+    /// It is too large; it goes on for those who read it.
+    TooLarge,
+}
+
+impl Filling {
+    /// `limit`: bytes of the largest body that is stored.
+    pub fn new(meta: StoredMeta, fields: Fields, length: Option<u64>, limit: u64) -> Self {
+        Self { meta, fields, length, limit, state: Mutex::default() }
+    }
+
+    /// A reader from the beginning. `None`: the beginning is no longer there.
+    pub fn read(self: &Arc<Self>) -> Option<FillReader> {
+        let mut state = self.state.lock();
+        if state.first > 0 {
+            return None;
+        }
+        let place = Some(Place { at: 0, waker: None });
+        let index = match state.readers.iter().position(Option::is_none) {
+            Some(index) => {
+                state.readers[index] = place;
+                index
+            }
+            None => {
+                state.readers.push(place);
+                state.readers.len() - 1
+            }
+        };
+        Some(FillReader { filling: self.clone(), index })
+    }
+
+    pub fn readers(&self) -> usize {
+        self.state.lock().readers.iter().flatten().count()
+    }
+
+    /// Adds what has come in.
+    pub fn push(&self, data: Bytes) -> Room {
+        let mut state = self.state.lock();
+        state.end += data.len() as u64;
+        state.pieces.push_back(data);
+        if state.end > self.limit {
+            state.keeps = Keeps::Window;
+            state.let_go();
+        }
+        state.wake_readers();
+        match state.keeps {
+            Keeps::Everything => Room::Storable,
+            Keeps::Window => Room::TooLarge,
+        }
+    }
+
+    /// Ready when more may be brought in: always while everything is kept, else when the slowest reader is near.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.keeps == Keeps::Everything || state.end - state.first < WINDOW {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when nobody reads any more.
+    pub fn poll_deserted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.readers.iter().all(Option::is_none) {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ends the body, well or not. Only the first end counts.
+    pub fn end(&self, ended: Result<(), Broken>) {
+        let mut state = self.state.lock();
+        state.ended.get_or_insert(ended);
+        state.wake_readers();
+    }
+
+    /// Bytes that have come in.
+    pub fn received(&self) -> u64 {
+        self.state.lock().end
+    }
+
+    /// The whole body in one piece, if it is whole and all of it was kept.
+    pub fn whole(&self) -> Option<Bytes> {
+        let state = self.state.lock();
+        if state.ended != Some(Ok(())) || state.keeps == Keeps::Window {
+            return None;
+        }
+        let length = usize::try_from(state.end).ok()?;
+        // Copied, because the pieces are parts of larger read buffers.
+        let mut body = BytesMut::with_capacity(length);
+        for piece in &state.pieces {
+            body.extend_from_slice(piece);
+        }
+        Some(body.freeze())
+    }
+}
+
+impl State {
+    fn wake_readers(&mut self) {
+        for place in self.readers.iter_mut().flatten() {
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Lets go of what every reader has passed, once not everything is kept.
+    fn let_go(&mut self) {
+        if self.keeps == Keeps::Everything {
+            return;
+        }
+        let needed = self.readers.iter().flatten().map(|place| place.at).min().unwrap_or(self.end);
+        while let Some(piece) = self.pieces.front() {
+            if self.first + piece.len() as u64 > needed {
+                break;
+            }
+            self.first += piece.len() as u64;
+            self.pieces.pop_front();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    fn piece_at(&self, offset: u64) -> Option<Bytes> {
+        let mut at = self.first;
+        for piece in &self.pieces {
+            let next = at + piece.len() as u64;
+            if offset < next {
+                let skip = usize::try_from(offset.checked_sub(at)?).ok()?;
+                return Some(piece.slice(skip..));
+            }
+            at = next;
+        }
+        None
+    }
+}
+
+impl FillReader {
+    pub fn filling(&self) -> &Arc<Filling> {
+        &self.filling
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// When the body broke off, after everything that came before has been read.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        let mut state = self.filling.state.lock();
+        let Some(at) = state.readers.get(self.index).and_then(Option::as_ref).map(|place| place.at) else {
+            return Poll::Ready(Ok(None));
+        };
+        if let Some(piece) = state.piece_at(at) {
+            if let Some(Some(place)) = state.readers.get_mut(self.index) {
+                place.at += piece.len() as u64;
+            }
+            state.let_go();
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        match state.ended {
+            Some(Ok(())) => Poll::Ready(Ok(None)),
+            Some(Err(broken)) => Poll::Ready(Err(broken)),
+            None => {
+                if let Some(Some(place)) = state.readers.get_mut(self.index) {
+                    place.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for FillReader {
+    fn drop(&mut self) {
+        let mut state = self.filling.state.lock();
+        if let Some(place) = state.readers.get_mut(self.index) {
+            *place = None;
+        }
+        state.let_go();
+        if let Some(writer) = state.writer.take() {
+            writer.wake();
+        }
+    }
+}

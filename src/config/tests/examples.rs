@@ -1,0 +1,138 @@
+//! The files that are shipped, and the key list of the manual.
+
+use super::*;
+
+fn shipped() -> Vec<(String, String)> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut files: Vec<(String, String)> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn shipped_files_are_right_and_without_warnings() {
+    let files = shipped();
+    assert!(files.len() >= 3);
+    for (name, text) in files {
+        let loaded = Config::parse(&name, &text, &Environment::fixed([])).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(loaded.warnings, [], "{name}");
+    }
+}
+
+/// Comments that show keys must stay true: with them switched on, nothing is wrong but what is not available, or not
+/// there.
+#[test]
+fn shipped_examples_hold_known_keys_only() {
+    let (_, text) = shipped()
+        .into_iter()
+        .find(|(name, _)| name.ends_with("/forebay.yaml"))
+        .unwrap();
+    let uncomment = |line: &str| {
+        // A comment that shows a key instead of another one does not go beside it.
+        let repeats = line.contains("#~ balance:") || line.contains("#~ cache: {");
+        match line.find("#~ ") {
+            Some(_) if repeats => line.to_owned(),
+            Some(at) => format!("{}{}", &line[..at], &line[at + 3..]),
+            None => line.to_owned(),
+        }
+    };
+    let on: Vec<String> = text.lines().map(uncomment).collect();
+    let on = on
+        .join("\n")
+        .replace("    cache: on\n", "")
+        .replace("sample: 100%", "sample: 99%");
+    let found = errors(&on);
+    assert!(found.len() > 30, "{found:#?}");
+    for error in found {
+        let is_expected =
+            error.contains("not available yet in this version") || error.contains("must be a file that can be read");
+        assert!(is_expected, "{error}");
+    }
+}
+
+/// Every key there is. What this version does not have yet is refused, each key once, and nothing else is wrong.
+const EVERYTHING: &str = include_str!("everything.yaml");
+
+#[test]
+fn every_key_is_known() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("example.pem", "-----BEGIN CERTIFICATE-----"),
+        ("example.key", "-----BEGIN PRIVATE KEY-----"),
+        ("app-ca.pem", "-----BEGIN CERTIFICATE-----"),
+        ("servers.txt", ""),
+        ("hot-urls.txt", ""),
+        ("redis", ""),
+        ("forebay-admin", ""),
+    ] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let here = format!("{}/", directory.path().display());
+    let text = ["/etc/forebay/", "/etc/ssl/", "/run/secrets/"]
+        .iter()
+        .fold(EVERYTHING.to_owned(), |text, folder| text.replace(folder, &here));
+    let found: Vec<String> = errors(&text)
+        .into_iter()
+        .map(|error| {
+            let rest = error.splitn(4, ':').nth(3).unwrap().trim().to_owned();
+            rest.strip_suffix(": not available yet in this version (remove it)")
+                .unwrap_or_else(|| panic!("{error}"))
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "upstreams.app.servers[1].max_connections",
+            "upstreams.app.servers[2].backup",
+            "upstreams.app.servers_file",
+            "upstreams.app.hash_key",
+            "upstreams.app.sticky",
+            "upstreams.app.slow_start",
+            "upstreams.app.dns_refresh",
+            "upstreams.app.health_check",
+            "upstreams.app.outlier",
+            "upstreams.app.circuit_breaker",
+            "upstreams.app.retry",
+            "cache.heuristic_max",
+            "cache.targeted_fields",
+            "cache.memory.eviction",
+            "cache.redis",
+            "cache.warm",
+            "cache.invalidate",
+            "defaults.compression",
+            "routes[0].rate_limit",
+            "routes[1].cache.ttl",
+            "routes[1].cache.stale_while_revalidate",
+            "routes[1].cache.stale_if_error",
+            "routes[1].cache.max_size",
+            "routes[1].cache.tags",
+            "routes[1].cache.key",
+            "routes[1].cache.statuses",
+            "routes[1].cache.request_directives",
+            "routes[1].cache.collapse",
+            "routes[2].cache.default_ttl",
+            "rate_limits",
+            "concurrency",
+            "admin",
+            "tracing",
+        ]
+    );
+}
+
+#[test]
+fn balances_that_are_not_there_yet_name_those_that_are() {
+    let text = "listen: 0.0.0.0:80\nupstreams: { app: { servers: [a:1], balance: hash, hash_key: path } }\n";
+    assert_eq!(
+        errors(text),
+        [
+            "f.yaml:2:46: upstreams.app.balance: not available yet in this version, got \"hash\" \
+             (remove it, or use round_robin or least_connections)",
+            "f.yaml:2:52: upstreams.app.hash_key: not available yet in this version (remove it)",
+        ]
+    );
+}

@@ -1,0 +1,224 @@
+//! Requests that the cache may answer: look, decide, and if it must be, fetch (RFC 9111 §4).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fetch::Fetch;
+use super::pass::forwarded_status;
+use super::{Decided, Failure, Proxy};
+use crate::cache::flight::{Destination, Follower, Landing};
+use crate::cache::memory::Variants;
+use crate::cache::{Join, Stored};
+use crate::edge::client::Client;
+use crate::exchange::Exchange;
+use crate::generation::{CacheRules, Collapse};
+use crate::io::Alarm;
+use crate::key::{CacheKey, Unkeyable, unkeyable};
+use crate::message::RequestHead;
+use crate::metrics::CacheResult;
+use crate::respond::cache_status::{self, CacheStatus};
+use crate::respond::error::ProxyError;
+use crate::rfc9111::date::Timestamp;
+use crate::rfc9111::reuse::{Forward, Reuse, Served, StaleReason, forward_unseen, reuse, without_stored};
+use crate::rfc9111::vary::select;
+
+/// How long a request waits for another one's fetch to bring a head. The origin's own limits end it earlier.
+const FOLLOW: Duration = Duration::from_secs(30);
+
+/// How often a request looks again because what it waited for came to nothing.
+const MAX_TURNS: usize = 4;
+
+/// What the cache has for a request.
+struct Found {
+    decision: Reuse,
+    /// The one that was chosen.
+    stored: Option<Arc<Stored>>,
+    /// All variants under the key.
+    variants: Option<Arc<Variants>>,
+}
+
+/// How a wait for another request's fetch ended.
+enum Turn {
+    /// The response was read along to its end.
+    Answered,
+    /// Look again; the fetch may have to be for these values of the fields that the response varies by.
+    Again(Option<Vec<u8>>),
+    /// Fetch without waiting for anybody.
+    Alone,
+}
+
+impl Proxy {
+    /// Answers a request on a route that caches.
+    pub(super) async fn cached(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let request = decided.request;
+        if let Some(why) = unkeyable(request) {
+            let (reason, detail) = match why {
+                Unkeyable::Method => (Forward::Method, None),
+                why => (Forward::Bypass, Some(why.as_str())),
+            };
+            return self.pass(decided, reason, detail, client, exchange, alarm).await;
+        }
+        if let Some(reason) = forward_unseen(request) {
+            return self.pass(decided, reason, None, client, exchange, alarm).await;
+        }
+        let key = CacheKey::new(request, &rules.key);
+        let mut variant = None;
+        let mut followed = Followed::Nobody;
+        let mut turns = 0;
+        loop {
+            turns += 1;
+            let found = self.look(request, &key, rules);
+            let reason = match found.decision {
+                Reuse::Fresh(served) => {
+                    let stored = found.stored.ok_or(ProxyError::Internal)?;
+                    exchange.cache = Some(match followed {
+                        Followed::Nobody => CacheResult::HitL1,
+                        Followed::Somebody => CacheResult::Collapsed,
+                    });
+                    let status = hit(&served, "l1");
+                    return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+                }
+                Reuse::Stale(why, served) => {
+                    let stored = found.stored.ok_or(ProxyError::Internal)?;
+                    if why == StaleReason::WhileRevalidate {
+                        self.refresh_behind(decided, &key, &stored, exchange);
+                    }
+                    exchange.cache = Some(CacheResult::ServedStale);
+                    let status = hit(&served, why.as_str());
+                    return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+                }
+                Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
+                Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
+            };
+            let candidates = candidates(&found);
+            let destination = Destination { key: key.clone(), variant: variant.clone() };
+            let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
+                true => self.cache.flights.join(destination.clone()),
+                false => Join::Alone,
+            };
+            let duty = match join {
+                Join::Lead(duty) => Some(duty),
+                Join::Alone => None,
+                Join::Follow(follower) => {
+                    match self.follow(decided, follower, reason, client, exchange, alarm).await? {
+                        Turn::Answered => return Ok(()),
+                        Turn::Again(values) => {
+                            followed = Followed::Somebody;
+                            variant = values.or(variant);
+                            continue;
+                        }
+                        Turn::Alone => None,
+                    }
+                }
+            };
+            let fetch = Fetch { destination, candidates, stored: found.stored, reason, duty };
+            return self.fetch(decided, rules, fetch, client, exchange, alarm).await;
+        }
+    }
+
+    fn look(&self, request: &RequestHead, key: &CacheKey, rules: &CacheRules) -> Found {
+        let now = Timestamp::from(self.clock.now());
+        let Some(variants) = self.cache.memory.get(key) else {
+            let decision = without_stored(&request.fields, Forward::UriMiss, &rules.reuse);
+            return Found { decision, stored: None, variants: None };
+        };
+        let chosen = select(variants.iter().map(|stored| (stored, &stored.meta)), &request.fields).cloned();
+        let decision = match &chosen {
+            Some(stored) => reuse(request, &stored.meta, now, &rules.reuse),
+            None => without_stored(&request.fields, Forward::VaryMiss, &rules.reuse),
+        };
+        Found { decision, stored: chosen, variants: Some(variants) }
+    }
+
+    /// Waits for another request's fetch, and reads its response along if it fits.
+    async fn follow(
+        &self,
+        decided: &Decided<'_>,
+        mut follower: Follower,
+        reason: Forward,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<Turn, Failure> {
+        let landing = {
+            let mut waiting = std::pin::pin!(follower.wait(Instant::now() + FOLLOW));
+            poll_fn(|cx| match waiting.as_mut().poll(cx) {
+                Poll::Ready(landing) => Poll::Ready(Ok(landing)),
+                Poll::Pending => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
+            })
+            .await?
+        };
+        let filling = match landing {
+            Some(Landing::Filling(filling)) => filling,
+            Some(Landing::LookAgain | Landing::Abandoned) => return Ok(Turn::Again(None)),
+            Some(Landing::Unstored) | None => return Ok(Turn::Alone),
+        };
+        let request = decided.request;
+        if filling.meta.variant.fits(&request.fields).is_none() {
+            return Ok(Turn::Again(variant_values(&request.fields, &filling.fields)));
+        }
+        let Some(reader) = filling.read() else { return Ok(Turn::Alone) };
+        exchange.cache = Some(CacheResult::Collapsed);
+        let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
+        self.read_along(decided, reader, &status, client, exchange, alarm).await?;
+        Ok(Turn::Answered)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    Nobody,
+    Somebody,
+}
+
+/// What the origin may be asked about: the one that was chosen, or where none fits all that have a validator (RFC 9111 §4.3.1).
+fn candidates(found: &Found) -> Vec<Arc<Stored>> {
+    match (&found.decision, &found.stored, &found.variants) {
+        (Reuse::Validate(_), Some(stored), _) => vec![stored.clone()],
+        (Reuse::Forward(Forward::VaryMiss), None, Some(variants)) => {
+            let usable = |stored: &&Arc<Stored>| stored.meta.validators.etag.is_some() && stored.meta.partial.is_none();
+            variants.iter().filter(usable).cloned().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a request may wait for another one's response, or let others wait for its own: only where the answer does not depend on
+/// anything but the key.
+fn may_collapse(request: &RequestHead, reason: Forward, rules: &CacheRules) -> bool {
+    const PERSONAL: [&str; 5] = ["authorization", "range", "if-none-match", "if-modified-since", "if-range"];
+    rules.collapse == Collapse::Instance
+        && request.method == http::Method::GET
+        // A client that insists on the origin gets an answer of its own.
+        && matches!(reason, Forward::UriMiss | Forward::VaryMiss | Forward::Miss | Forward::Stale)
+        && !PERSONAL.iter().any(|name| request.fields.contains(name))
+        && !rules.reuse.request_directives.of(&request.fields).no_cache
+}
+
+/// The request's values of the fields that a response varies by, as bytes to compare. `None`: `Vary: *`.
+fn variant_values(request: &crate::message::Fields, response: &crate::message::Fields) -> Option<Vec<u8>> {
+    let variant = crate::rfc9111::vary::VariantKey::new(request, response)?;
+    let mut values = Vec::new();
+    for (name, value) in variant.nominated() {
+        values.extend_from_slice(name.as_bytes());
+        values.push(b':');
+        values.extend_from_slice(value.unwrap_or(b"\n"));
+        values.push(b'\n');
+    }
+    Some(values)
+}
+
+pub(super) fn hit(served: &Served, detail: &'static str) -> CacheStatus<'static> {
+    CacheStatus { outcome: cache_status::Outcome::Hit, ttl: Some(served.ttl), detail: Some(detail) }
+}

@@ -1,0 +1,463 @@
+//! A fetch for the cache: what comes back is stored, confirms what is stored, or goes to the one client that asked.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use super::cached::hit;
+use super::origin::{Response, Sent};
+use super::pass::forwarded_status;
+use super::relay::Relay;
+use super::{Decided, Failure, Proxy};
+use crate::cache::filling::{Broken, Room};
+use crate::cache::flight::{Destination, Landing};
+use crate::cache::{FetchDuty, FillReader, Filling, Join, Stored};
+use crate::edge::client::{BodyEvent, Client};
+use crate::exchange::Exchange;
+use crate::generation::CacheRules;
+use crate::io::Alarm;
+use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::metrics::{CacheResult, Outcome};
+use crate::respond::cache_status::{self, CacheStatus, Storing};
+use crate::rfc9111::date::Timestamp;
+use crate::rfc9111::freshness::Times;
+use crate::rfc9111::reuse::{Forward, Served, is_error, reuse_on_error};
+use crate::rfc9111::storability::{Accepted, Storable, storable};
+use crate::rfc9111::validation::{
+    Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304,
+};
+use crate::transform::fields::Delivery;
+use crate::upstream::Origin;
+
+/// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
+const FILL_ALONE: u64 = 1024 * 1024;
+
+/// One fetch and what it is for.
+pub(super) struct Fetch {
+    pub destination: Destination,
+    /// Stored responses that the origin is asked about.
+    pub candidates: Vec<Arc<Stored>>,
+    /// The stored response that fits, whatever is wrong with it.
+    pub stored: Option<Arc<Stored>>,
+    pub reason: Forward,
+    /// Others wait for what comes of this.
+    pub duty: Option<FetchDuty>,
+}
+
+impl Proxy {
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        mut fetch: Fetch,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        exchange.cache = Some(fetch.reason.into());
+        let request = decided.request;
+        let requested = Timestamp::from(self.clock.now());
+        let ask = |fields: &mut Fields| {
+            if !fetch.candidates.is_empty() {
+                make_conditional(fields, fetch.candidates.iter().map(|stored| (&stored.meta, &stored.fields)));
+            }
+        };
+        let sent = self.send(decided, ask, client, exchange, alarm).await;
+        let received = Timestamp::from(self.clock.now());
+        let times = Times { requested, received };
+        let failed = match &sent {
+            Ok(Sent::Response(response)) => is_error(response.head.status),
+            Ok(Sent::Answered) => return Ok(()),
+            Err(Failure::Refused(error)) => is_error(error.status()),
+            Err(_) => false,
+        };
+        if failed
+            && let Some(stored) = fetch.stored.clone()
+            && let Some(served) = reuse_on_error(request, &stored.meta, received, &rules.reuse)
+        {
+            if let Ok(Sent::Response(response)) = sent {
+                response.origin.server().metrics.outcome(Outcome::ServerError);
+            }
+            // Those who wait find the same stale response, and ask for themselves before they use it.
+            fetch.land(Landing::Unstored);
+            exchange.cache = Some(CacheResult::ServedStale);
+            let status = hit(&served, "stale-if-error");
+            return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+        }
+        let mut response = match sent? {
+            Sent::Response(response) => *response,
+            Sent::Answered => return Ok(()),
+        };
+        if response.head.status == 304 && !fetch.candidates.is_empty() {
+            return Box::pin(self.confirmed(decided, rules, fetch, response, times, client, exchange, alarm)).await;
+        }
+        if request.method == http::Method::HEAD {
+            self.after_head(request, rules, &fetch, &response.head, times);
+        }
+        let detail = match storable(request, &response.head, times, &rules.store_policy()) {
+            // Parts of a representation are passed on.
+            Storable::Yes(accepted) if accepted.meta.partial.is_some() => Some("partial"),
+            Storable::Yes(_) if declared(&response.head).is_some_and(|length| length > rules.max_body) => {
+                Some("too-large")
+            }
+            Storable::Yes(accepted) => {
+                return self.fill(decided, rules, fetch, response, *accepted, client, exchange, alarm).await;
+            }
+            Storable::No(why) => {
+                if !why.is_about_request() {
+                    self.cache.flights.remember_unstored(&fetch.destination);
+                }
+                Some(why.as_str())
+            }
+        };
+        fetch.land(Landing::Unstored);
+        forwarded_status(fetch.reason, detail, cache_status::Fetch::Own).append_to(&mut response.head.fields);
+        self.deliver(decided, response, client, exchange, alarm).await
+    }
+
+    /// The origin says that a stored response still holds (RFC 9111 §4.3.3, §4.3.4).
+    #[expect(clippy::too_many_arguments, reason = "what is decided, what came, and where it goes")]
+    async fn confirmed(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        mut fetch: Fetch,
+        response: Response,
+        times: Times,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let Response { origin, head, .. } = response;
+        origin.server().metrics.outcome(Outcome::Ok);
+        origin.end();
+        let key = &fetch.destination.key;
+        let candidates = fetch.candidates.iter().map(|stored| (stored, &stored.meta));
+        let selected: Vec<_> = selected_by_304(candidates, &head.fields, times.received).into_iter().cloned().collect();
+        let mut answer = None;
+        for stored in selected {
+            let policy = rules.store_policy();
+            let fresh = match freshen(decided.request, &stored.meta, &stored.fields, &head, times, &policy) {
+                Freshened::Store(accepted) => {
+                    let Accepted { meta, fields } = *accepted;
+                    let new = Arc::new(Stored { meta, fields, body: stored.body.clone() });
+                    if new.meta.variant == stored.meta.variant {
+                        self.cache.memory.replace(key, &stored, Some(new.clone()));
+                    } else {
+                        self.cache.memory.store(key, new.clone());
+                    }
+                    new
+                }
+                Freshened::Leave(fields, _) => with_fields(&stored, fields),
+                Freshened::Remove(fields, _) => {
+                    self.cache.memory.replace(key, &stored, None);
+                    with_fields(&stored, fields)
+                }
+            };
+            answer = Some(fresh);
+        }
+        let Some(stored) = answer else {
+            // It holds for none of them: ask again for the response itself.
+            fetch.candidates.clear();
+            return self.fetch(decided, rules, fetch, client, exchange, alarm).await;
+        };
+        fetch.land(Landing::LookAgain);
+        exchange.cache = Some(CacheResult::Revalidated);
+        let served = Served::of(&stored.meta, times.received);
+        let status = CacheStatus {
+            outcome: cache_status::Outcome::Forwarded {
+                reason: fetch.reason,
+                status: Some(304),
+                storing: Storing::Stored,
+                fetch: cache_status::Fetch::Own,
+            },
+            ttl: Some(served.ttl),
+            detail: None,
+        };
+        self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await
+    }
+
+    /// What a response to HEAD says about the stored response to GET (RFC 9111 §4.3.5).
+    fn after_head(
+        &self,
+        request: &RequestHead,
+        rules: &CacheRules,
+        fetch: &Fetch,
+        head: &ResponseHead,
+        times: Times,
+    ) {
+        let Some(stored) = &fetch.stored else { return };
+        let key = &fetch.destination.key;
+        let length = stored.body.len() as u64;
+        match head_effect(&stored.meta, Some(length), head, times.received) {
+            HeadEffect::Nothing => {}
+            HeadEffect::Invalidate => self.cache.memory.replace(key, stored, None),
+            HeadEffect::Freshen => {
+                let policy = rules.store_policy();
+                match freshen(request, &stored.meta, &stored.fields, head, times, &policy) {
+                    Freshened::Store(accepted) => {
+                        let Accepted { meta, fields } = *accepted;
+                        let new = Stored { meta, fields, body: stored.body.clone() };
+                        self.cache.memory.replace(key, stored, Some(Arc::new(new)));
+                    }
+                    Freshened::Remove(..) => self.cache.memory.replace(key, stored, None),
+                    Freshened::Leave(..) => {}
+                }
+            }
+        }
+    }
+
+    /// A response that is stored while it goes to everybody who waits for it.
+    #[expect(clippy::too_many_arguments, reason = "what is decided, what came, and where it goes")]
+    async fn fill(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        fetch: Fetch,
+        response: Response,
+        accepted: Accepted,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let Response { origin, relay, mut head } = response;
+        let Accepted { meta, mut fields } = accepted;
+        fields.shrink();
+        let served = Served::of(&meta, meta.received);
+        let filling = Arc::new(Filling::new(meta, fields, declared(&head), rules.max_body));
+        let status = CacheStatus {
+            outcome: cache_status::Outcome::Forwarded {
+                reason: fetch.reason,
+                status: None,
+                storing: Storing::Stored,
+                fetch: cache_status::Fetch::Own,
+            },
+            ttl: Some(served.ttl),
+            detail: None,
+        };
+        let Some(reader) = filling.read() else { return Err(Failure::Broken("fill")) };
+        if let Some(duty) = &fetch.duty {
+            duty.publish(filling.clone());
+        }
+        let fill = Fill { proxy: self.clone(), filling, destination: fetch.destination, duty: fetch.duty };
+        let between_bytes = relay.limits.between_bytes;
+        tokio::spawn(fill.run(origin, between_bytes));
+        status.append_to(&mut head.fields);
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        self.read(reader, head, client, exchange, alarm).await
+    }
+
+    /// Sends a response that another request's fetch brings in.
+    pub(super) async fn read_along(
+        &self,
+        decided: &Decided<'_>,
+        reader: FillReader,
+        status: &CacheStatus<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let filling = reader.filling();
+        let served = Served::of(&filling.meta, Timestamp::from(self.clock.now()));
+        let mut head = ResponseHead {
+            status: filling.meta.status,
+            fields: filling.fields.clone(),
+            framing: match filling.length {
+                Some(length) => Framing::Length(length),
+                None => Framing::Stream,
+            },
+            declared_length: filling.length,
+        };
+        head.fields.push("Age", served.age.get().to_string());
+        status.append_to(&mut head.fields);
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        self.read(reader, head, client, exchange, alarm).await
+    }
+
+    async fn read(
+        &self,
+        mut reader: FillReader,
+        head: ResponseHead,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        exchange.responds(head.status);
+        let has_body = head.framing != Framing::None;
+        client.respond(head);
+        if !has_body {
+            client.finish(None);
+        }
+        let mut bytes = 0;
+        let mut relay = Relay::download();
+        let result = relay.body(client, &mut reader, alarm, |data| bytes += data.len() as u64).await;
+        exchange.response_bytes = bytes;
+        result.map_err(|error| Failure::within_response(&error))
+    }
+
+    /// Has a stale response validated while it is served (RFC 5861 §3).
+    pub(super) fn refresh_behind(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        key: &crate::key::CacheKey,
+        stored: &Arc<Stored>,
+        exchange: &Exchange,
+    ) {
+        let destination = Destination { key: key.clone(), variant: None };
+        let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else { return };
+        let candidates = match stored.meta.validators.any() {
+            true => vec![stored.clone()],
+            false => Vec::new(),
+        };
+        let fetch = Fetch {
+            destination,
+            candidates,
+            stored: Some(stored.clone()),
+            reason: Forward::Stale,
+            duty: Some(duty),
+        };
+        let Some(request) = exchange.request.clone() else { return };
+        let (proxy, route, behind) = (self.clone(), exchange.route, exchange.behind());
+        let generation = exchange.generation().clone();
+        let listener = exchange.arrival.listener;
+        debug_assert!(std::ptr::eq(decided.request, &*request));
+        tokio::spawn(async move {
+            let mut exchange = behind;
+            let (Some(index), Some(listener)) = (route, generation.config.listeners.get(listener)) else { return };
+            let Some(route) = generation.config.routes.get(index) else { return };
+            let Some(rules) = generation.routes.get(index).and_then(|route| route.cache.as_ref()) else { return };
+            let captures = generation.router.captures(index, request.path());
+            // The client's own conditions and ranges are answered already.
+            let mut request = (*request).clone();
+            request.method = http::Method::GET;
+            for name in ["range", "if-range", "if-none-match", "if-modified-since"] {
+                request.fields.remove(name);
+            }
+            let decided = Decided { generation: &generation, listener, request: &request, route, captures };
+            let mut client = Client::Nobody;
+            // Whatever comes of it is told to those who wait; there is nobody else to tell.
+            let _ = proxy.fetch(&decided, rules, fetch, &mut client, &mut exchange, &mut Alarm::new()).await;
+        });
+    }
+}
+
+impl Fetch {
+    /// Tells those who wait how it ended.
+    fn land(&mut self, landing: Landing) {
+        if let Some(duty) = self.duty.take() {
+            duty.land(landing);
+        }
+    }
+}
+
+/// The task that brings a body in.
+struct Fill {
+    proxy: Arc<Proxy>,
+    filling: Arc<Filling>,
+    destination: Destination,
+    duty: Option<FetchDuty>,
+}
+
+impl Fill {
+    async fn run(mut self, mut origin: Origin, between_bytes: Option<std::time::Duration>) {
+        let ended = self.bring_in(&mut origin, between_bytes).await;
+        let metrics = origin.server().metrics.clone();
+        match ended {
+            Ok(()) => {
+                metrics.outcome(if self.filling.meta.status >= 500 { Outcome::ServerError } else { Outcome::Ok });
+                origin.end();
+                self.filling.end(Ok(()));
+                if let Some(body) = self.filling.whole() {
+                    let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
+                    self.proxy.cache.memory.store(&self.destination.key, Arc::new(Stored { meta, fields, body }));
+                }
+                if let Some(duty) = self.duty.take() {
+                    duty.land(Landing::LookAgain);
+                }
+            }
+            Err((outcome, broken)) => {
+                metrics.outcome(outcome);
+                self.filling.end(Err(broken));
+            }
+        }
+    }
+
+    async fn bring_in(
+        &mut self,
+        origin: &mut Origin,
+        between_bytes: Option<std::time::Duration>,
+    ) -> Result<(), (Outcome, Broken)> {
+        let mut alarm = Alarm::new();
+        loop {
+            let since = Instant::now();
+            let filling = &self.filling;
+            let event = poll_fn(|cx| {
+                if filling.poll_room(cx).is_pending() {
+                    return match filling.poll_deserted(cx) {
+                        Poll::Ready(()) => Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone")))),
+                        Poll::Pending => Poll::Pending,
+                    };
+                }
+                match origin.poll_body(cx) {
+                    Poll::Ready(Ok(event)) => return Poll::Ready(Ok(event)),
+                    Poll::Ready(Err(error)) => {
+                        let server = &*origin.server().label;
+                        tracing::warn!(server, %error, "a response broke off");
+                        return Poll::Ready(Err((error.outcome(), Broken(error.reason()))));
+                    }
+                    Poll::Pending => {}
+                }
+                if filling.poll_deserted(cx).is_ready() && left(filling) > FILL_ALONE {
+                    return Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone"))));
+                }
+                match alarm.poll(cx, between_bytes.map(|time| since + time)) {
+                    Poll::Ready(_) => Poll::Ready(Err((Outcome::Timeout, Broken("upstream-silent")))),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await?;
+            match event {
+                BodyEvent::End(_) => return Ok(()),
+                BodyEvent::Data(data) => {
+                    if self.filling.push(data) == Room::TooLarge
+                        && let Some(duty) = self.duty.take()
+                    {
+                        self.proxy.cache.flights.remember_unstored(&self.destination);
+                        duty.land(Landing::Unstored);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        // Whatever ended the task: readers must not wait for ever. After a good end this says nothing new.
+        self.filling.end(Err(Broken("fill-aborted")));
+    }
+}
+
+/// Bytes that are still to come, as far as is known.
+fn left(filling: &Filling) -> u64 {
+    match filling.length {
+        Some(length) => length.saturating_sub(filling.received()),
+        // Not known: what has come counts, so that it ends some time.
+        None => filling.received(),
+    }
+}
+
+fn declared(head: &ResponseHead) -> Option<u64> {
+    match head.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None => Some(0),
+        Framing::Chunked | Framing::Stream | Framing::Close => None,
+    }
+}
+
+/// The same response with other fields, for one answer.
+fn with_fields(stored: &Stored, fields: Fields) -> Arc<Stored> {
+    Arc::new(Stored { meta: stored.meta.clone(), fields, body: stored.body.clone() })
+}

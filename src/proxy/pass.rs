@@ -1,0 +1,191 @@
+//! Responses that go to one client and nowhere else.
+
+use std::time::Duration;
+
+use super::origin::{LONG_IDLE, Response, Sent};
+use super::relay::{Limits, RelayError};
+use super::{Decided, Failure, Proxy};
+use crate::config;
+use crate::edge::client::{Client, ClientError};
+use crate::exchange::{Exchange, Kind};
+use crate::io::Alarm;
+use crate::message::{Framing, ResponseHead};
+use crate::metrics::Outcome;
+use crate::respond::cache_status::{self, CacheStatus, Fetch, Storing};
+use crate::respond::error::ProxyError;
+use crate::rfc9111::reuse::Forward;
+use crate::transform::events::is_event_stream;
+use crate::transform::fields::Delivery;
+
+/// Between two events, where the route does not say.
+const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
+
+impl Proxy {
+    /// Passes a request on and its response back; the cache has no part in it, for this reason.
+    pub(super) async fn pass(
+        &self,
+        decided: &Decided<'_>,
+        reason: Forward,
+        detail: Option<&'static str>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        exchange.cache = Some(reason.into());
+        let mut response = match self.send(decided, |_| {}, client, exchange, alarm).await? {
+            Sent::Response(response) => response,
+            Sent::Answered => return Ok(()),
+        };
+        self.after_unsafe(decided, &response.head);
+        forwarded_status(reason, detail, Fetch::Own).append_to(&mut response.head.fields);
+        self.deliver(decided, *response, client, exchange, alarm).await
+    }
+
+    /// Passes a response on whose head has come and is ready but for what this client alone gets.
+    pub(super) async fn deliver(
+        &self,
+        decided: &Decided<'_>,
+        mut response: Response,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let result = match response.head.status {
+            101 => self.tunnel(decided, &mut response, client, exchange, alarm).await,
+            _ => self.deliver_body(decided, &mut response, client, exchange, alarm).await,
+        };
+        let outcome = match &result {
+            Ok(()) if exchange.status >= 500 => Outcome::ServerError,
+            Ok(()) => Outcome::Ok,
+            Err((outcome, _)) => *outcome,
+        };
+        response.origin.server().metrics.outcome(outcome);
+        match result {
+            Ok(()) => {
+                response.origin.end();
+                Ok(())
+            }
+            Err((_, failure)) => Err(failure),
+        }
+    }
+
+    async fn deliver_body(
+        &self,
+        decided: &Decided<'_>,
+        response: &mut Response,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), (Outcome, Failure)> {
+        let Response { origin, relay, head } = response;
+        let mut head = std::mem::replace(head, empty_head());
+        let is_stream = decided.route.stream.is_some() || head.fields.get("content-type").is_some_and(is_event_stream);
+        let metrics = exchange.route().map(|route| route.metrics.clone());
+        let mut counted = None;
+        let delivery = match is_stream {
+            true => {
+                limit_stream(&mut relay.limits, decided.route.stream.as_ref(), &head);
+                exchange.kind = Kind::Stream;
+                counted = Some((metrics.as_ref().map(|metrics| metrics.stream_guard()), self.work.stream()));
+                Delivery::Stream
+            }
+            false => Delivery::Whole,
+        };
+        self.finish(decided, &mut head, delivery, exchange);
+        exchange.responds(head.status);
+        let has_body = head.framing != Framing::None;
+        client.respond(head);
+        if !has_body {
+            client.finish(None);
+        }
+        let mut first = is_stream;
+        let started = exchange.started;
+        let mut bytes = 0;
+        let passing = |data: &bytes::Bytes| {
+            bytes += data.len() as u64;
+            if let (true, Some(metrics)) = (first, &metrics) {
+                first = false;
+                metrics.first_event(started.elapsed());
+            }
+        };
+        let result = relay.body(client, origin, alarm, passing).await;
+        drop(counted);
+        exchange.response_bytes = bytes;
+        exchange.request_bytes = relay.received;
+        let Err(error) = result else { return Ok(()) };
+        let outcome = match &error {
+            RelayError::Origin(error) => {
+                let server = &*origin.server().label;
+                tracing::warn!(server, request_id = exchange.request_id.as_str(), %error, "a response broke off");
+                error.outcome()
+            }
+            _ => Outcome::ClientGone,
+        };
+        Err((outcome, Failure::within_response(&error)))
+    }
+
+    /// After a 101, bytes go both ways.
+    async fn tunnel(
+        &self,
+        decided: &Decided<'_>,
+        response: &mut Response,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), (Outcome, Failure)> {
+        let Response { origin, relay, head } = response;
+        let mut head = std::mem::replace(head, empty_head());
+        let is_websocket = decided.request.upgrade && head.fields.has_token("upgrade", "websocket");
+        let Client::Http1(http1) = &mut *client else {
+            return Err((Outcome::InvalidResponse, ProxyError::UpgradeFailed.into()));
+        };
+        if !is_websocket {
+            return Err((Outcome::InvalidResponse, ProxyError::UpgradeFailed.into()));
+        }
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        exchange.responds(101);
+        exchange.kind = Kind::Stream;
+        let _counted = (exchange.route().map(|route| route.metrics.stream_guard()), self.work.stream());
+        http1.respond(head);
+        http1.tunnel();
+        origin.tunnel();
+        let result = relay.tunnel(client, origin, alarm, LONG_IDLE).await;
+        exchange.request_bytes = relay.received;
+        exchange.response_bytes = relay.sent;
+        match result {
+            // Either side ends a tunnel as it likes.
+            Ok(()) | Err(RelayError::Client(ClientError::Gone(_)) | RelayError::Origin(_)) => {
+                client.finish(None);
+                Ok(())
+            }
+            Err(error) => Err((Outcome::ClientGone, Failure::within_response(&error))),
+        }
+    }
+}
+
+/// `Cache-Status` of a response that came from the origin and is not stored.
+pub(super) fn forwarded_status(reason: Forward, detail: Option<&'static str>, fetch: Fetch) -> CacheStatus<'static> {
+    CacheStatus {
+        outcome: cache_status::Outcome::Forwarded { reason, status: None, storing: Storing::NotStored, fetch },
+        ttl: None,
+        detail,
+    }
+}
+
+fn limit_stream(limits: &mut Limits, stream: Option<&config::Stream>, head: &ResponseHead) {
+    match stream {
+        Some(stream) => {
+            limits.between_bytes = stream.between_bytes;
+            // A comment can be put between events only, and only where their bytes are not encoded or counted.
+            let takes_comments = head.fields.get("content-type").is_some_and(is_event_stream)
+                && !head.fields.contains("content-encoding")
+                && matches!(head.framing, Framing::Chunked | Framing::Stream | Framing::Close);
+            limits.heartbeat = stream.heartbeat.filter(|_| takes_comments);
+        }
+        None => limits.between_bytes = Some(STREAM_BETWEEN_BYTES),
+    }
+}
+
+fn empty_head() -> ResponseHead {
+    ResponseHead { status: 0, fields: Default::default(), framing: Framing::None, declared_length: None }
+}

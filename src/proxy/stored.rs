@@ -1,0 +1,119 @@
+//! Answers out of the store.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Decided, Failure, Proxy, flush};
+use crate::cache::Stored;
+use crate::edge::client::Client;
+use crate::exchange::Exchange;
+use crate::io::Alarm;
+use crate::message::{Fields, Framing, ResponseHead};
+use crate::respond::cache_status::CacheStatus;
+use crate::rfc9111::invalidation::invalidated;
+use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, selection};
+use crate::rfc9111::reuse::Served;
+use crate::rfc9111::validation::{ClientCondition, evaluate, not_modified_fields};
+use crate::transform::fields::Delivery;
+
+/// A response as it is sent: its body is a part of the stored one, or put together around parts of it.
+struct Answer {
+    status: u16,
+    fields: Fields,
+    body: Bytes,
+}
+
+impl Proxy {
+    /// Answers with a stored response: all of it, a part of it, or the news that the client has it already.
+    #[expect(clippy::too_many_arguments, reason = "what is decided, what is stored, and where it goes")]
+    pub(super) async fn serve_stored(
+        &self,
+        decided: &Decided<'_>,
+        stored: &Stored,
+        served: Served,
+        status: &CacheStatus<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        let mut answer = match evaluate(decided.request, &stored.meta) {
+            ClientCondition::NotModified => Answer {
+                status: 304,
+                fields: not_modified_fields(&stored.fields),
+                body: Bytes::new(),
+            },
+            ClientCondition::Send => part(decided, stored),
+        };
+        answer.fields.push("Age", served.age.get().to_string());
+        status.append_to(&mut answer.fields);
+        let length = answer.body.len() as u64;
+        let has_body = answer.status != 304 && answer.status != 204 && decided.request.method != http::Method::HEAD;
+        let mut head = ResponseHead {
+            status: answer.status,
+            fields: answer.fields,
+            framing: if has_body { Framing::Length(length) } else { Framing::None },
+            declared_length: (answer.status != 304).then_some(length),
+        };
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        exchange.responds(head.status);
+        client.respond(head);
+        if has_body {
+            exchange.response_bytes = length;
+            client.send(answer.body);
+        }
+        client.finish(None);
+        flush(client, alarm).await
+    }
+
+    /// What a successful unsafe request makes worthless (RFC 9111 §4.4).
+    pub(super) fn after_unsafe(&self, decided: &Decided<'_>, head: &ResponseHead) {
+        for uri in invalidated(decided.request, head) {
+            for rules in decided.generation.routes.iter().filter_map(|route| route.cache.as_ref()) {
+                self.cache.memory.invalidate(&crate::key::CacheKey::of_uri(&uri, &rules.key.query));
+            }
+        }
+    }
+}
+
+/// The part of a stored response that the request asks for (RFC 9110 §14).
+fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
+    let complete = stored.body.len() as u64;
+    let mut fields = stored.fields.clone();
+    let parts = match selection(decided.request, &stored.meta, complete) {
+        Selection::Whole => {
+            return Answer { status: stored.meta.status, fields, body: stored.body.clone() };
+        }
+        Selection::Unsatisfiable => {
+            fields.set("Content-Range", format!("bytes */{complete}"));
+            return Answer { status: 416, fields, body: Bytes::new() };
+        }
+        Selection::Parts(parts) => parts,
+    };
+    let (fields, body) = match parts.as_slice() {
+        [range] => {
+            let content_range = ContentRange { range: *range, complete: Some(complete) };
+            fields.set("Content-Range", content_range.to_string());
+            (fields, slice(&stored.body, *range))
+        }
+        parts => {
+            let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+            let content_type = fields.get("content-type").map(<[u8]>::to_vec);
+            let multipart =
+                Multipart { boundary: &boundary, content_type: content_type.as_deref(), complete: Some(complete) };
+            let mut body = BytesMut::with_capacity(usize::try_from(multipart.length(parts)).unwrap_or_default());
+            for range in parts {
+                body.extend_from_slice(&multipart.part_head(*range));
+                body.extend_from_slice(&slice(&stored.body, *range));
+            }
+            body.extend_from_slice(&multipart.end());
+            fields.set("Content-Type", multipart.content_type());
+            (fields, body.freeze())
+        }
+    };
+    Answer { status: 206, fields, body }
+}
+
+fn slice(body: &Bytes, range: ByteRange) -> Bytes {
+    let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
+    let last = usize::try_from(range.last()).unwrap_or(usize::MAX).saturating_add(1).min(body.len());
+    body.slice(first..last.max(first))
+}
