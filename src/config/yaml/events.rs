@@ -330,15 +330,11 @@ impl Substitution<'_> {
 fn not_yaml(text: &str, error: &ScanError) -> Found {
     let position = within(text, position(*error.marker()));
     // Some errors show only where the next line does not fit, and tabs already before theirs.
-    let near = text.lines().skip(position.line.saturating_sub(2)).take(3);
-    let [before, line, behind] = match *near.collect::<Vec<_>>().as_slice() {
-        [before, line, behind] if position.line > 1 => [before, line, behind],
-        [line, behind, ..] if position.line <= 1 => ["", line, behind],
-        [before, line] => [before, line, ""],
-        [line] if position.line <= 1 => ["", line, ""],
-        [before] => [before, "", ""],
-        _ => [""; 3],
+    let nth = |number: usize| match number {
+        0 => "",
+        _ => text.lines().nth(number - 1).unwrap_or_default(),
     };
+    let [before, line, behind] = [position.line.saturating_sub(1), position.line, position.line + 1].map(nth);
     let is_indented_by_tab = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
     let cure = match is_indented_by_tab(line) || is_indented_by_tab(behind) {
         true => Some("indent with spaces, not tabs"),

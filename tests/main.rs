@@ -1,0 +1,18 @@
+//! Forebay from outside: the real binary between fake origins and real clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cache;
+mod configuration;
+mod deadlines;
+mod demo;
+mod door;
+mod http2;
+mod life;
+mod observe;
+mod proxy_protocol;
+mod proxying;
+mod routing;
+mod streams;
+mod support;
+mod tls;
+mod websocket;
