@@ -144,7 +144,7 @@ impl FrontDoor {
     async fn http1(&self, connection: Connection, mut shutdown: ShutdownWatch) {
         let Connection { io, arrival, scheme, prior_knowledge, .. } = connection;
         let mut alarm = Alarm::new();
-        let mut client = Client::Http1(Box::new(Http1Client::new(io, BytesMut::new())));
+        let mut client = Client::Http1(Box::new(Http1Client::new(io, shutdown.clone())));
         let times = HeadTimes { idle: KEEP_ALIVE_IDLE, head: HEAD_TIME };
         let mut knowledge = prior_knowledge;
         loop {
@@ -175,9 +175,6 @@ impl FrontDoor {
                     break;
                 }
             };
-            if *shutdown.borrow() {
-                http1.close_after();
-            }
             // Boxed, so that an idle connection does not hold room for an exchange.
             Box::pin(self.proxy.serve(&mut client, request, arrival, &mut alarm)).await;
             let Client::Http1(http1) = &mut client else { return };

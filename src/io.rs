@@ -37,10 +37,6 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub fn with(buffer: BytesMut) -> Self {
-        Self { buffer, room: 0 }
-    }
-
     /// Reads once. `Ok(0)` is the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncRead + Unpin + ?Sized)) -> Poll<io::Result<usize>> {
         self.room = self.room.clamp(SMALL_READ, LARGE_READ);

@@ -10,6 +10,7 @@ pub mod relay;
 mod stored;
 pub mod work;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,8 +95,19 @@ impl Proxy {
     }
 
     /// The time as it stands in fields.
-    pub fn http_date(&self) -> String {
-        format_http_date(Timestamp::from(self.clock.now()))
+    pub fn http_date(&self) -> Arc<str> {
+        thread_local! {
+            // The same for a second, and it takes longer to write than to look up.
+            static LAST: RefCell<(u64, Arc<str>)> = RefCell::new((0, Arc::from("")));
+        }
+        let now = Timestamp::from(self.clock.now());
+        LAST.with_borrow_mut(|(second, text)| {
+            if *second != now.as_secs() {
+                *second = now.as_secs();
+                *text = format_http_date(now).into();
+            }
+            text.clone()
+        })
     }
 
     /// Answers one request. Afterwards the client's response is finished, or broken off where it could not be.

@@ -6,6 +6,7 @@ mod configuration;
 mod deadlines;
 mod demo;
 mod door;
+mod forwarding;
 mod http2;
 mod life;
 mod observe;

@@ -10,9 +10,13 @@ use crate::support::proxy::{Proxy, config};
 
 #[tokio::test]
 async fn metrics_have_their_names() {
-    let origin = Origin::start().await;
+    let stream = Stream::new();
+    let origin = Origin::builder().on("/events", Reply::events(&stream)).start().await;
     let proxy = Proxy::before(&origin, "").await;
     assert_eq!(proxy.get("/").await.status, 200);
+    let mut source = EventSource::open(proxy.address(), "/events").await;
+    stream.send("data: one\n\n");
+    source.data().await;
     proxy
         .metric_becomes("forebay_http_requests_total", &[("status", "200")], 1.0)
         .await;
@@ -321,9 +325,7 @@ async fn connections_leave_nothing_behind() {
         client.get("/").await;
     }
     proxy.metric_becomes("forebay_connections", &[], 0.0).await;
-    assert!(
-        proxy.open_files() <= before + 2,
-        "{} descriptors more",
-        proxy.open_files() - before
-    );
+    // A few connections to the upstream may have been kept; those of a hundred clients not.
+    let after = proxy.open_files();
+    assert!(after < before + 20, "{after} descriptors instead of {before}");
 }

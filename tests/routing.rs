@@ -343,6 +343,8 @@ async fn least_connections_avoids_the_busy_server() {
     };
     for index in 0..5 {
         assert_eq!(proxy.get(&format!("/{index}")).await.status, 200);
+        // The client has its response a moment before the request is over.
+        proxy.metric_becomes("forebay_in_flight", &[], 1.0).await;
     }
     assert_eq!((busy.request_count(), idle.request_count()), (1, 5));
     gate.release();

@@ -25,6 +25,8 @@ struct Source {
     /// `None`: from the command line, so it cannot change.
     file: Option<PathBuf>,
     watch: Watch,
+    /// As it was before it was read.
+    stamp: Option<FileStamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,7 @@ enum Watch {
 }
 
 pub fn run(options: &super::Run) -> ExitCode {
+    let stamp = options.config.as_deref().and_then(FileStamp::of);
     let loaded = match (&options.config, &options.upstream) {
         (Some(file), _) => Config::load(file, &Environment::Process),
         (None, Some(upstream)) => {
@@ -60,7 +63,7 @@ pub fn run(options: &super::Run) -> ExitCode {
         true => Watch::File,
         false => Watch::SignalsOnly,
     };
-    let source = Source { file: options.config.clone(), watch };
+    let source = Source { file: options.config.clone(), watch, stamp };
     serve(loaded, &source, |_| {})
 }
 
@@ -81,13 +84,16 @@ pub fn demo(listen: SocketAddr) -> ExitCode {
             return ExitCode::from(CONFIGURATION);
         }
     };
-    let source = Source { file: None, watch: Watch::SignalsOnly };
+    let source = Source { file: None, watch: Watch::SignalsOnly, stamp: None };
     serve(loaded, &source, move |server| {
         if let Ok(listener) = tokio::net::TcpListener::from_std(app) {
             tokio::spawn(app::serve(listener));
         }
         if let Some(address) = server.addresses.first() {
             println!("{}", app::curl_lines(&format!("http://{address}")));
+        }
+        if let Some(address) = server.metrics_address {
+            println!("  curl http://{address}/metrics\n      # what Forebay counts");
         }
     })
 }
@@ -233,7 +239,7 @@ impl Changes {
         let watched = source.file.clone().filter(|_| source.watch == Watch::File);
         let mut every = tokio::time::interval(WATCH_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { watched: watched.map(|file| (file.clone(), FileStamp::of(&file))), every }
+        Self { watched: watched.map(|file| (file, source.stamp.clone())), every }
     }
 
     async fn next(&mut self) {

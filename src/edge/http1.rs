@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
+use pingora_core::server::ShutdownWatch;
 use tokio::time::Instant;
 
 use super::client::{BodyEvent, ClientError};
@@ -47,6 +48,7 @@ pub struct Http1Client {
     written_before: u64,
     /// The client has closed its side.
     eof: bool,
+    shutdown: ShutdownWatch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,11 +105,11 @@ impl std::fmt::Debug for Http1Client {
 }
 
 impl Http1Client {
-    /// `read` has been read from the connection before.
-    pub fn new(io: Box<dyn Duplex>, read: BytesMut) -> Self {
+    /// Once `shutdown` is true, each response says that it is the connection's last.
+    pub fn new(io: Box<dyn Duplex>, shutdown: ShutdownWatch) -> Self {
         Self {
             io,
-            inbox: Inbox::with(read),
+            inbox: Inbox::default(),
             outbox: Outbox::default(),
             scanner: HeadScanner::new(),
             decoder: Decoder::new(Framing::None),
@@ -118,6 +120,7 @@ impl Http1Client {
             connection: Connection::Persistent,
             written_before: 0,
             eof: false,
+            shutdown,
         }
     }
 
@@ -216,14 +219,17 @@ impl Http1Client {
         if self.body_read {
             return Poll::Ready(Ok(BodyEvent::End(None)));
         }
-        let mut trailers = None;
         loop {
             match self.decoder.decode(&mut self.inbox.buffer)? {
                 Event::Data(data) => return Poll::Ready(Ok(BodyEvent::Data(data))),
-                Event::Trailers(fields) => trailers = Some(fields),
+                // The last thing of a body.
+                Event::Trailers(fields) => {
+                    self.body_read = true;
+                    return Poll::Ready(Ok(BodyEvent::End(Some(fields))));
+                }
                 Event::End => {
                     self.body_read = true;
-                    return Poll::Ready(Ok(BodyEvent::End(trailers)));
+                    return Poll::Ready(Ok(BodyEvent::End(None)));
                 }
                 Event::NeedMore => {}
             }
@@ -269,7 +275,7 @@ impl Http1Client {
             Framing::Chunked | Framing::Stream | Framing::Close if self.version >= Version::Http11 => Framing::Chunked,
             Framing::Chunked | Framing::Stream | Framing::Close => Framing::Close,
         };
-        if head.framing == Framing::Close {
+        if head.framing == Framing::Close || *self.shutdown.borrow() {
             self.connection = Connection::Close;
         }
         let connection = match head.status {

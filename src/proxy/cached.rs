@@ -101,6 +101,11 @@ impl Proxy {
                 Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
+            if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
+                && let Some(()) = self.complete(decided, rules, &key, part, client, exchange, alarm).await?
+            {
+                return Ok(());
+            }
             let candidates = candidates(&found);
             let destination = Destination { key: key.clone(), variant: variant.clone() };
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {

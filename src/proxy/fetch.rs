@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::cached::hit;
@@ -13,17 +15,22 @@ use super::relay::Relay;
 use super::{Decided, Failure, Proxy};
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
+use crate::cache::partial::{join, settle};
 use crate::cache::{FetchDuty, FillReader, Filling, Join, Stored};
 use crate::edge::client::{BodyEvent, Client};
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
+use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::{CacheResult, Outcome};
 use crate::respond::cache_status::{self, CacheStatus, Storing};
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::freshness::Times;
+use crate::rfc9111::range::{combine, completion};
 use crate::rfc9111::reuse::{Forward, Served, is_error, reuse_on_error};
+use crate::respond::error::ProxyError;
+use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::storability::{Accepted, Storable, storable};
 use crate::rfc9111::validation::{
     Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304,
@@ -33,6 +40,9 @@ use crate::upstream::Origin;
 
 /// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
 const FILL_ALONE: u64 = 1024 * 1024;
+
+/// Between two reads of what a stored part lacks.
+const COLLECT: Duration = Duration::from_secs(30);
 
 /// One fetch and what it is for.
 pub(super) struct Fetch {
@@ -86,7 +96,17 @@ impl Proxy {
             let status = hit(&served, "stale-if-error");
             return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
         }
-        let mut response = match sent? {
+        let sent = match sent {
+            // RFC 9111 §5.2.2.2: what must not be used stale, and cannot be validated, is an error of its own.
+            Err(Failure::Refused(error))
+                if is_error(error.status())
+                    && fetch.stored.as_ref().is_some_and(|old| old.meta.restrictions.stale == StaleUse::Never) =>
+            {
+                return Err(ProxyError::NotValidated.into());
+            }
+            sent => sent?,
+        };
+        let mut response = match sent {
             Sent::Response(response) => *response,
             Sent::Answered => return Ok(()),
         };
@@ -97,8 +117,6 @@ impl Proxy {
             self.after_head(request, rules, &fetch, &response.head, times);
         }
         let detail = match storable(request, &response.head, times, &rules.store_policy()) {
-            // Parts of a representation are passed on.
-            Storable::Yes(accepted) if accepted.meta.partial.is_some() => Some("partial"),
             Storable::Yes(_) if declared(&response.head).is_some_and(|length| length > rules.max_body) => {
                 Some("too-large")
             }
@@ -115,6 +133,64 @@ impl Proxy {
         fetch.land(Landing::Unstored);
         forwarded_status(fetch.reason, detail, cache_status::Fetch::Own).append_to(&mut response.head.fields);
         self.deliver(decided, response, client, exchange, alarm).await
+    }
+
+    /// Fetches what a stored part lacks of its representation, and answers with the whole. `None`: it cannot be made whole so.
+    #[expect(clippy::too_many_arguments, reason = "what is decided, what is stored, and where it goes")]
+    pub(super) async fn complete(
+        self: &Arc<Self>,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        key: &CacheKey,
+        stored: &Arc<Stored>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<Option<()>, Failure> {
+        let Some(completion) = completion(&stored.meta) else { return Ok(None) };
+        let mut request = decided.request.clone();
+        request.method = http::Method::GET;
+        for name in ["if-none-match", "if-modified-since"] {
+            request.fields.remove(name);
+        }
+        request.fields.set("Range", &completion.range);
+        match &completion.if_range {
+            Some(tag) => request.fields.set("If-Range", tag),
+            None => drop(request.fields.remove("if-range")),
+        }
+        let asking = Decided { request: &request, ..*decided };
+        exchange.cache = Some(Forward::Partial.into());
+        let requested = Timestamp::from(self.clock.now());
+        let Sent::Response(response) = self.send(&asking, |_| {}, client, exchange, alarm).await? else {
+            return Ok(Some(()));
+        };
+        let times = Times { requested, received: Timestamp::from(self.clock.now()) };
+        let Response { mut origin, head, .. } = *response;
+        let outcome = if is_error(head.status) { Outcome::ServerError } else { Outcome::Ok };
+        origin.server().metrics.outcome(outcome);
+        let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else { return Ok(None) };
+        let Accepted { meta, fields } = *accepted;
+        let Some(announced) = meta.partial.as_deref() else { return Ok(None) };
+        let Some(combined) = combine(&stored.meta, announced, &fields, times.received) else { return Ok(None) };
+        if !combined.is_complete() || announced.held.len() > rules.max_body {
+            return Ok(None);
+        }
+        let Some(body) = collect(&mut origin, announced.held.len(), alarm).await else { return Ok(None) };
+        origin.end();
+        let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
+        self.cache.memory.store(key, whole.clone());
+        let served = Served::of(&whole.meta, times.received);
+        let status = CacheStatus {
+            outcome: cache_status::Outcome::Forwarded {
+                reason: Forward::Partial,
+                status: Some(206),
+                storing: Storing::Stored,
+                fetch: cache_status::Fetch::Own,
+            },
+            ttl: Some(served.ttl),
+            detail: None,
+        };
+        self.serve_stored(decided, &whole, served, &status, client, exchange, alarm).await.map(Some)
     }
 
     /// The origin says that a stored response still holds (RFC 9111 §4.3.3, §4.3.4).
@@ -301,11 +377,12 @@ impl Proxy {
     pub(super) fn refresh_behind(
         self: &Arc<Self>,
         decided: &Decided<'_>,
-        key: &crate::key::CacheKey,
+        key: &CacheKey,
         stored: &Arc<Stored>,
         exchange: &Exchange,
     ) {
         let destination = Destination { key: key.clone(), variant: None };
+        let Some(place) = self.cache.refreshes.begin() else { return };
         let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else { return };
         let candidates = match stored.meta.validators.any() {
             true => vec![stored.clone()],
@@ -324,6 +401,7 @@ impl Proxy {
         let listener = exchange.arrival.listener;
         debug_assert!(std::ptr::eq(decided.request, &*request));
         tokio::spawn(async move {
+            let _place = place;
             let mut exchange = behind;
             let (Some(index), Some(listener)) = (route, generation.config.listeners.get(listener)) else { return };
             let Some(route) = generation.config.routes.get(index) else { return };
@@ -361,7 +439,7 @@ struct Fill {
 }
 
 impl Fill {
-    async fn run(mut self, mut origin: Origin, between_bytes: Option<std::time::Duration>) {
+    async fn run(mut self, mut origin: Origin, between_bytes: Option<Duration>) {
         let ended = self.bring_in(&mut origin, between_bytes).await;
         let metrics = origin.server().metrics.clone();
         match ended {
@@ -370,8 +448,11 @@ impl Fill {
                 origin.end();
                 self.filling.end(Ok(()));
                 if let Some(body) = self.filling.whole() {
+                    let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
                     let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
-                    self.proxy.cache.memory.store(&self.destination.key, Arc::new(Stored { meta, fields, body }));
+                    if let Some(stored) = settle(memory, key, meta, fields, body) {
+                        memory.store(key, Arc::new(stored));
+                    }
                 }
                 if let Some(duty) = self.duty.take() {
                     duty.land(Landing::LookAgain);
@@ -387,7 +468,7 @@ impl Fill {
     async fn bring_in(
         &mut self,
         origin: &mut Origin,
-        between_bytes: Option<std::time::Duration>,
+        between_bytes: Option<Duration>,
     ) -> Result<(), (Outcome, Broken)> {
         let mut alarm = Alarm::new();
         loop {
@@ -446,6 +527,19 @@ fn left(filling: &Filling) -> u64 {
         Some(length) => length.saturating_sub(filling.received()),
         // Not known: what has come counts, so that it ends some time.
         None => filling.received(),
+    }
+}
+
+/// All of a body of that length. `None`: it was another length, or broke off.
+async fn collect(origin: &mut Origin, length: u64, alarm: &mut Alarm) -> Option<Bytes> {
+    let mut body = BytesMut::with_capacity(usize::try_from(length).ok()?);
+    loop {
+        let deadline = Instant::now() + COLLECT;
+        match alarm.race(Some(deadline), poll_fn(|cx| origin.poll_body(cx))).await {
+            Ok(Ok(BodyEvent::Data(data))) if (body.len() + data.len()) as u64 <= length => body.extend_from_slice(&data),
+            Ok(Ok(BodyEvent::End(_))) if body.len() as u64 == length => return Some(body.freeze()),
+            _ => return None,
+        }
     }
 }
 

@@ -87,6 +87,10 @@ impl Proxy {
             };
             exchange.request_bytes = relay.received;
             let error = match head {
+                Ok(head) if head.status == 101 && !switches(request, &head) => {
+                    origin.server().metrics.outcome(Outcome::InvalidResponse);
+                    return Err(ProxyError::UpgradeFailed.into());
+                }
                 Ok(mut head) => {
                     upstream.metrics.duration(began.elapsed());
                     clean_response(&mut head, &self.http_date());
@@ -189,6 +193,11 @@ fn limits_of(decided: &Decided<'_>) -> Limits {
 fn is_grpc(request: &RequestHead) -> bool {
     request.method == Method::POST
         && request.fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// Whether a 101 is the one that the client asked for.
+fn switches(request: &RequestHead, head: &ResponseHead) -> bool {
+    request.upgrade && head.fields.has_token("upgrade", "websocket")
 }
 
 fn go_on() -> ResponseHead {

@@ -135,13 +135,10 @@ impl Proxy {
     ) -> Result<(), (Outcome, Failure)> {
         let Response { origin, relay, head } = response;
         let mut head = std::mem::replace(head, empty_head());
-        let is_websocket = decided.request.upgrade && head.fields.has_token("upgrade", "websocket");
+        // Only HTTP/1.1 has upgrades.
         let Client::Http1(http1) = &mut *client else {
             return Err((Outcome::InvalidResponse, ProxyError::UpgradeFailed.into()));
         };
-        if !is_websocket {
-            return Err((Outcome::InvalidResponse, ProxyError::UpgradeFailed.into()));
-        }
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         exchange.responds(101);
         exchange.kind = Kind::Stream;

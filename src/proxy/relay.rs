@@ -133,6 +133,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// Something begins to wait: the time before does not count.
+    fn begin(&mut self) {
+        self.at = Instant::now();
+    }
+
     fn note(&mut self, written: u64) {
         if written != self.written {
             *self = Self { written, at: Instant::now() };
@@ -258,6 +263,9 @@ impl Relay {
                                 boundary.pass(&data);
                             }
                             passing(&data);
+                            if client.backlog() == 0 {
+                                self.client_wrote.begin();
+                            }
                             client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
@@ -291,7 +299,7 @@ impl Relay {
                 let stalled = client.backlog() > 0;
                 let idle = self.client_wrote.at.max(self.origin_read);
                 let (deadline, due) = earliest([
-                    stalled.then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
+                    stalled.then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
                     after(self.origin_read, self.limits.between_bytes.filter(|_| !stalled), Due::OriginSilent),
                     after(
                         idle,
@@ -302,7 +310,7 @@ impl Relay {
                 match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(_), Due::Heartbeat) => {
-                        self.client_wrote.at = Instant::now();
+                        self.client_wrote.begin();
                         client.send(Bytes::from_static(HEARTBEAT));
                     }
                     (Poll::Ready(_), Due::ClientStalled) => {
@@ -347,6 +355,9 @@ impl Relay {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             self.origin_read = Instant::now();
                             self.sent += data.len() as u64;
+                            if client.backlog() == 0 {
+                                self.client_wrote.begin();
+                            }
                             client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(_))) => ended = true,
@@ -362,8 +373,7 @@ impl Relay {
                 let active = self.client_read.max(self.origin_read);
                 let (deadline, due) = earliest([
                     Some((active + idle, Due::OriginSilent)),
-                    (client.backlog() > 0)
-                        .then(|| (self.client_wrote.at.max(self.origin_read) + self.limits.write, Due::ClientStalled)),
+                    (client.backlog() > 0).then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
                     None,
                 ]);
                 match (alarm.poll(cx, deadline), due) {

@@ -10,7 +10,7 @@ use crate::io::Alarm;
 use crate::message::{Fields, Framing, ResponseHead};
 use crate::respond::cache_status::CacheStatus;
 use crate::rfc9111::invalidation::invalidated;
-use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, selection};
+use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, held_parts, selection};
 use crate::rfc9111::reuse::Served;
 use crate::rfc9111::validation::{ClientCondition, evaluate, not_modified_fields};
 use crate::transform::fields::Delivery;
@@ -74,46 +74,54 @@ impl Proxy {
     }
 }
 
-/// The part of a stored response that the request asks for (RFC 9110 §14).
+/// The part of a stored response that the request asks for (RFC 9110 §14), or has to be content with (RFC 9111 §3.3).
 fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
-    let complete = stored.body.len() as u64;
-    let mut fields = stored.fields.clone();
-    let parts = match selection(decided.request, &stored.meta, complete) {
-        Selection::Whole => {
-            return Answer { status: stored.meta.status, fields, body: stored.body.clone() };
-        }
-        Selection::Unsatisfiable => {
-            fields.set("Content-Range", format!("bytes */{complete}"));
-            return Answer { status: 416, fields, body: Bytes::new() };
-        }
-        Selection::Parts(parts) => parts,
+    let (first, complete) = match stored.meta.partial.as_deref() {
+        Some(partial) => (partial.held.first(), partial.complete),
+        None => (0, Some(stored.body.len() as u64)),
     };
-    let (fields, body) = match parts.as_slice() {
+    let parts = match (stored.meta.partial.as_deref(), complete) {
+        (Some(partial), _) => held_parts(partial, &decided.request.fields),
+        (None, complete) => match selection(decided.request, &stored.meta, complete.unwrap_or_default()) {
+            Selection::Parts(parts) => parts,
+            Selection::Whole => {
+                return Answer { status: stored.meta.status, fields: stored.fields.clone(), body: stored.body.clone() };
+            }
+            Selection::Unsatisfiable => {
+                let mut fields = stored.fields.clone();
+                fields.set("Content-Range", format!("bytes */{}", stored.body.len()));
+                return Answer { status: 416, fields, body: Bytes::new() };
+            }
+        },
+    };
+    let mut fields = stored.fields.clone();
+    let body = match parts.as_slice() {
         [range] => {
-            let content_range = ContentRange { range: *range, complete: Some(complete) };
+            let content_range = ContentRange { range: *range, complete };
             fields.set("Content-Range", content_range.to_string());
-            (fields, slice(&stored.body, *range))
+            slice(&stored.body, first, *range)
         }
         parts => {
             let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
             let content_type = fields.get("content-type").map(<[u8]>::to_vec);
-            let multipart =
-                Multipart { boundary: &boundary, content_type: content_type.as_deref(), complete: Some(complete) };
+            let multipart = Multipart { boundary: &boundary, content_type: content_type.as_deref(), complete };
             let mut body = BytesMut::with_capacity(usize::try_from(multipart.length(parts)).unwrap_or_default());
             for range in parts {
                 body.extend_from_slice(&multipart.part_head(*range));
-                body.extend_from_slice(&slice(&stored.body, *range));
+                body.extend_from_slice(&slice(&stored.body, first, *range));
             }
             body.extend_from_slice(&multipart.end());
+            fields.remove("content-range");
             fields.set("Content-Type", multipart.content_type());
-            (fields, body.freeze())
+            body.freeze()
         }
     };
     Answer { status: 206, fields, body }
 }
 
-fn slice(body: &Bytes, range: ByteRange) -> Bytes {
-    let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
-    let last = usize::try_from(range.last()).unwrap_or(usize::MAX).saturating_add(1).min(body.len());
-    body.slice(first..last.max(first))
+/// Bytes of a body that begins at offset `from` of its representation.
+fn slice(body: &Bytes, from: u64, range: ByteRange) -> Bytes {
+    let offset = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(body.len());
+    let (first, end) = (offset(range.first()), offset(range.last().saturating_add(1)));
+    body.slice(first..end.max(first))
 }

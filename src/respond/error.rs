@@ -66,6 +66,8 @@ pub enum ProxyError {
     Loop,
     /// `only-if-cached`, and nothing stored can answer (RFC 9111 §5.2.1.7).
     NotStored,
+    /// What is stored must be validated first, and the upstream could not be asked (RFC 9111 §5.2.2.2).
+    NotValidated,
 }
 
 /// Whether more requests can follow on an HTTP/1 connection.
@@ -221,6 +223,10 @@ impl ProxyError {
             Self::SendTimeout => {
                 let detail = "The server did not take the request in time.";
                 (504, "send-timeout", "connection_write_timeout", Close, detail)
+            }
+            Self::NotValidated => {
+                let detail = "What is stored could not be validated.";
+                (504, "not-validated", "destination_unavailable", KeepAlive, detail)
             }
             Self::NotStored => {
                 let detail = "Nothing is stored that could answer the request.";

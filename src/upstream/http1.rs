@@ -155,14 +155,17 @@ impl Http1Origin {
             Response::Head | Response::Whole { .. } => Poll::Ready(Ok(BodyEvent::End(None))),
             Response::Tunnel => self.poll_raw(cx),
             Response::Body { decoder, keep_alive } => {
-                let mut trailers = None;
                 loop {
                     match decoder.decode(&mut self.inbox.buffer)? {
                         Event::Data(data) => return Poll::Ready(Ok(BodyEvent::Data(data))),
-                        Event::Trailers(fields) => trailers = Some(fields),
+                        // The last thing of a body.
+                        Event::Trailers(fields) => {
+                            self.response = Response::Whole { keep_alive: *keep_alive };
+                            return Poll::Ready(Ok(BodyEvent::End(Some(fields))));
+                        }
                         Event::End => {
                             self.response = Response::Whole { keep_alive: *keep_alive };
-                            return Poll::Ready(Ok(BodyEvent::End(trailers)));
+                            return Poll::Ready(Ok(BodyEvent::End(None)));
                         }
                         Event::NeedMore => {}
                     }
