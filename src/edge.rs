@@ -151,9 +151,16 @@ impl FrontDoor {
             let Client::Http1(http1) = &mut client else { return };
             let next = tokio::select! {
                 biased;
-                next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => next,
-                // A connection between two requests ends at once, one that has begun to send a request is served.
-                () = shut_down(&mut shutdown), if !http1.has_unread_bytes() => Next::Closed,
+                next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => Some(next),
+                () = shut_down(&mut shutdown), if !http1.has_unread_bytes() => None,
+            };
+            // A connection between two requests ends at once, one that has begun to send a request is served.
+            let next = match next {
+                Some(next) => next,
+                None if http1.has_unread_bytes() => {
+                    http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm).await
+                }
+                None => Next::Closed,
             };
             // Only the first bytes of a connection can be a preface.
             knowledge = PriorKnowledge::Refused;
@@ -210,11 +217,15 @@ impl FrontDoor {
                 }
                 Some(_) = streams.join_next(), if !idle => continue,
                 accepted = connection.accept() => accepted,
-                () = tokio::time::sleep(KEEP_ALIVE_IDLE), if idle => {
+                () = tokio::time::sleep(if ending { HEAD_TIME } else { KEEP_ALIVE_IDLE }), if idle => {
+                    // What was left to say has been said, or the peer is gone.
+                    if ending {
+                        return;
+                    }
+                    // Requests that have crossed with it are still served (RFC 9113 §6.8).
+                    ending = true;
                     connection.graceful_shutdown();
-                    // What is left to say is said, or the peer is gone.
-                    let _ = tokio::time::timeout(HEAD_TIME, connection.accept()).await;
-                    return;
+                    continue;
                 }
             };
             let Some(Ok((request, respond))) = accepted else { break };

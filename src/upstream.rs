@@ -180,6 +180,7 @@ impl Upstream {
     pub fn sweep(&self) {
         for server in &self.servers {
             server.idle.sweep();
+            server.http2.sweep(self.config.keepalive_idle);
         }
     }
 }

@@ -24,8 +24,7 @@ const READ_AHEAD: usize = 16 * 1024;
 /// How long a connection that is being closed is still read, so that the client sees our last response and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much of an unwanted request body is read and dropped: enough to keep the connection after a small upload, and to close it
-/// politely after a large one.
+/// How much of an unwanted request body is read and dropped to keep the connection.
 const DRAIN: usize = 256 * 1024;
 
 /// What begins an HTTP/2 connection (RFC 9113 §3.4).
@@ -48,6 +47,8 @@ pub struct Http1Client {
     written_before: u64,
     /// The client has closed its side.
     eof: bool,
+    /// The client may hold its body back until it has seen a 100 (RFC 9110 §10.1.1).
+    awaits_continue: bool,
     shutdown: ShutdownWatch,
 }
 
@@ -120,6 +121,7 @@ impl Http1Client {
             connection: Connection::Persistent,
             written_before: 0,
             eof: false,
+            awaits_continue: false,
             shutdown,
         }
     }
@@ -181,6 +183,7 @@ impl Http1Client {
     fn begin(&mut self, head: &RequestHead) {
         self.decoder = Decoder::new(head.framing);
         self.body_read = self.decoder.is_done();
+        self.awaits_continue = head.expects_continue;
         self.version = head.version;
         self.method = head.method.clone();
         self.response = Response::None;
@@ -195,6 +198,7 @@ impl Http1Client {
     /// What was read is no request: one answer may follow, then the end.
     fn refuse(&mut self) {
         self.body_read = true;
+        self.awaits_continue = false;
         self.version = Version::Http11;
         self.method = Method::GET;
         self.response = Response::None;
@@ -221,7 +225,10 @@ impl Http1Client {
         }
         loop {
             match self.decoder.decode(&mut self.inbox.buffer)? {
-                Event::Data(data) => return Poll::Ready(Ok(BodyEvent::Data(data))),
+                Event::Data(data) => {
+                    self.awaits_continue = false;
+                    return Poll::Ready(Ok(BodyEvent::Data(data)));
+                }
                 // The last thing of a body.
                 Event::Trailers(fields) => {
                     self.body_read = true;
@@ -265,6 +272,7 @@ impl Http1Client {
 
     pub fn interim(&mut self, head: &ResponseHead) {
         if self.version >= Version::Http11 && self.response == Response::None {
+            self.awaits_continue &= head.status != 100;
             self.outbox.encode(|out| encode::interim_head(out, head.status, &head.fields));
         }
     }
@@ -275,7 +283,8 @@ impl Http1Client {
             Framing::Chunked | Framing::Stream | Framing::Close if self.version >= Version::Http11 => Framing::Chunked,
             Framing::Chunked | Framing::Stream | Framing::Close => Framing::Close,
         };
-        if head.framing == Framing::Close || *self.shutdown.borrow() {
+        // A client whose expectation is not met sends its body or the next request: nobody can tell which of the two comes.
+        if head.framing == Framing::Close || (self.awaits_continue && !self.body_read) || *self.shutdown.borrow() {
             self.connection = Connection::Close;
         }
         let connection = match head.status {
@@ -370,13 +379,10 @@ impl Http1Client {
         let deadline = Instant::now() + LINGER;
         let linger = async {
             tokio::io::AsyncWriteExt::shutdown(&mut self.io).await?;
-            let mut left = DRAIN;
-            while !self.eof && left > 0 {
+            // However much it is: a client in the middle of a large upload has to come to read the response.
+            while !self.eof {
                 self.inbox.buffer.clear();
-                match poll_fn(|cx| self.inbox.poll_fill(cx, &mut *self.io)).await? {
-                    0 => self.eof = true,
-                    count => left = left.saturating_sub(count),
-                }
+                self.eof = poll_fn(|cx| self.inbox.poll_fill(cx, &mut *self.io)).await? == 0;
             }
             io::Result::Ok(())
         };

@@ -190,14 +190,9 @@ impl Http2Client {
         self.stream.is_some() || matches!(self.end, End::Sent)
     }
 
-    /// After the exchange: a request body that nobody wants any more is refused without an error (RFC 9113 §8.1).
-    pub fn end(mut self) {
-        if matches!(self.end, End::Sent) && !self.body_read {
-            if let Some(stream) = &mut self.stream {
-                stream.send_reset(Reason::NO_ERROR);
-            }
-        }
-    }
+    /// After the exchange. Dropping a stream whose request body nobody wants any more resets it with NO_ERROR once the
+    /// response has been written (RFC 9113 §8.1); an explicit reset would overtake the response.
+    pub fn end(self) {}
 }
 
 /// Checks an HTTP/2 request as strictly as one in HTTP/1.1 (RFC 9113 §8.2, §8.3).

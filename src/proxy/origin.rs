@@ -99,7 +99,9 @@ impl Proxy {
                 Err(error) => error,
             };
             match &error {
-                RelayError::Origin(OriginError::Closed(_)) if origin.reuse() == Reuse::Pooled && replayable => {
+                RelayError::Origin(OriginError::Closed(_))
+                    if reuse == Reuse::Pooled && origin.reuse() == Reuse::Pooled && replayable =>
+                {
                     // The server had closed the idle connection as we wrote to it: that is no answer to this request.
                     reuse = Reuse::Fresh;
                     continue;
@@ -155,9 +157,7 @@ async fn connect(
     let mut connecting = std::pin::pin!(upstream.connect(tried, reuse));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
-        // While a body is still to come the client's bytes are not to be read yet.
-        Poll::Pending if client.body_is_read() => client.poll_gone(cx).map(|()| None),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => client.poll_gone(cx).map(|()| None),
     })
     .await;
     match connected {

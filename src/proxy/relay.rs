@@ -15,6 +15,7 @@ use super::WRITE_PROGRESS;
 use crate::cache::FillReader;
 use crate::cache::filling::Broken;
 use crate::edge::client::{BodyEvent, Client, ClientError};
+use crate::http1::response::ResponseError;
 use crate::io::Alarm;
 use crate::message::ResponseHead;
 use crate::transform::fields::clean_trailers;
@@ -129,19 +130,28 @@ enum Upload {
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     written: u64,
+    backlog: usize,
     at: Instant,
+    /// Something waits for the peer, if only inside TLS.
+    waits: bool,
 }
 
 impl Progress {
-    /// Something begins to wait: the time before does not count.
-    fn begin(&mut self) {
-        self.at = Instant::now();
+    /// Everything is written.
+    fn flushed(&mut self, written: u64) {
+        if written != self.written {
+            self.at = Instant::now();
+        }
+        *self = Self { written, backlog: 0, waits: false, at: self.at };
     }
 
-    fn note(&mut self, written: u64) {
-        if written != self.written {
-            *self = Self { written, at: Instant::now() };
+    /// The peer does not take everything. The time before something began to wait does not count, and what TLS takes at once is no
+    /// progress of the peer.
+    fn stuck(&mut self, written: u64, backlog: usize) {
+        if !self.waits || (written != self.written && self.backlog > 0) {
+            self.at = Instant::now();
         }
+        *self = Self { written, backlog, waits: true, at: self.at };
     }
 }
 
@@ -149,7 +159,7 @@ impl Relay {
     /// The request's head is queued already.
     pub fn new(client: &Client, limits: Limits) -> Self {
         let now = Instant::now();
-        let progress = Progress { written: 0, at: now };
+        let progress = Progress { written: 0, backlog: 0, waits: false, at: now };
         let upload = match client.body_is_read() {
             true => Upload::Flushing,
             false => Upload::Streaming,
@@ -200,9 +210,10 @@ impl Relay {
                 match origin.poll_head(cx, method) {
                     Poll::Ready(Ok(head)) if head.status < 200 && head.status != 101 => {
                         self.interims += 1;
-                        if self.interims <= MAX_INTERIM {
-                            client.interim(&head);
+                        if self.interims > MAX_INTERIM {
+                            return Poll::Ready(Err(OriginError::Head(ResponseError::InterimBody).into()));
                         }
+                        client.interim(&head);
                         continue;
                     }
                     Poll::Ready(result) => {
@@ -216,7 +227,7 @@ impl Relay {
                 {
                     result?;
                 }
-                if self.upload != Upload::Streaming && client.poll_gone(cx).is_ready() {
+                if self.is_client_unread(origin.backlog()) && client.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(left()));
                 }
                 let (deadline, error) = self.head_deadline(origin);
@@ -263,9 +274,6 @@ impl Relay {
                                 boundary.pass(&data);
                             }
                             passing(&data);
-                            if client.backlog() == 0 {
-                                self.client_wrote.begin();
-                            }
                             client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
@@ -280,7 +288,7 @@ impl Relay {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Ready(Ok(())) => match &mut state {
                         Download::Reading => {
-                            self.client_wrote.note(client.written());
+                            self.client_wrote.flushed(client.written());
                             if full {
                                 continue;
                             }
@@ -291,12 +299,12 @@ impl Relay {
                             None => return Poll::Ready(Ok(())),
                         },
                     },
-                    Poll::Pending => self.client_wrote.note(client.written()),
+                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog()),
                 }
-                if self.upload != Upload::Streaming && client.poll_gone(cx).is_ready() {
+                if self.is_client_unread(source.origin().map_or(0, |origin| origin.backlog())) && client.poll_gone(cx).is_ready() {
                     return Poll::Ready(Err(left()));
                 }
-                let stalled = client.backlog() > 0;
+                let stalled = self.client_wrote.waits;
                 let idle = self.client_wrote.at.max(self.origin_read);
                 let (deadline, due) = earliest([
                     stalled.then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
@@ -310,7 +318,7 @@ impl Relay {
                 match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(_), Due::Heartbeat) => {
-                        self.client_wrote.begin();
+                        self.client_wrote.at = Instant::now();
                         client.send(Bytes::from_static(HEARTBEAT));
                     }
                     (Poll::Ready(_), Due::ClientStalled) => {
@@ -355,9 +363,6 @@ impl Relay {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             self.origin_read = Instant::now();
                             self.sent += data.len() as u64;
-                            if client.backlog() == 0 {
-                                self.client_wrote.begin();
-                            }
                             client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(_))) => ended = true,
@@ -368,13 +373,14 @@ impl Relay {
                 match client.poll_flush(cx)? {
                     Poll::Ready(()) if ended => return Poll::Ready(Ok(())),
                     Poll::Ready(()) if full => continue,
-                    _ => self.client_wrote.note(client.written()),
+                    Poll::Ready(()) => self.client_wrote.flushed(client.written()),
+                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog()),
                 }
                 let active = self.client_read.max(self.origin_read);
                 let (deadline, due) = earliest([
                     Some((active + idle, Due::OriginSilent)),
-                    (client.backlog() > 0).then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
-                    None,
+                    self.client_wrote.waits.then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
+                    after(self.origin_wrote.at, self.limits.send.filter(|_| self.origin_wrote.waits), Due::OriginSilent),
                 ]);
                 match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
@@ -427,7 +433,10 @@ impl Relay {
                 return Poll::Ready(Ok(()));
             }
             let flushed = origin.poll_flush(cx);
-            self.origin_wrote.note(origin.written());
+            match flushed {
+                Poll::Pending => self.origin_wrote.stuck(origin.written(), origin.backlog()),
+                Poll::Ready(_) => self.origin_wrote.flushed(origin.written()),
+            }
             match flushed {
                 Poll::Ready(Ok(())) if self.upload == Upload::Flushing => {
                     self.upload = Upload::Done;
@@ -448,12 +457,17 @@ impl Relay {
         }
     }
 
+    /// The request body is over, or waits for the origin to take what is queued.
+    fn is_client_unread(&self, backlog: usize) -> bool {
+        self.upload != Upload::Streaming || backlog >= HIGH_WATER
+    }
+
     fn head_deadline(&self, origin: &Origin) -> (Option<Instant>, RelayError) {
         let send = self.limits.send;
         let first_byte = self.limits.first_byte;
         match self.upload {
             Upload::Streaming | Upload::Flushing if origin.backlog() > 0 => (
-                send.map(|time| self.origin_wrote.at.max(self.client_read) + time),
+                send.map(|time| self.origin_wrote.at + time),
                 OriginError::SendTimeout(send.unwrap_or_default()).into(),
             ),
             Upload::Streaming => (

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{ConnectError, OpenExchange, OriginError};
 use crate::edge::client::BodyEvent;
@@ -18,9 +20,15 @@ use crate::http1::content_length;
 use crate::io::Duplex;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 
-/// Received and not yet consumed bytes that a server may have under way, per stream and per connection.
+/// Received and not yet consumed bytes that a server may have under way for one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// The same for a connection: enough for 4,096 streams whose clients have stopped reading, so that they do not stop the streams
+/// of others. What bounds memory is the window of each stream.
+const CONNECTION_WINDOW: u32 = 4096 * STREAM_WINDOW;
+
+/// Streams that are opened before a server has said how many it takes: the least that RFC 9113 §6.5.2 recommends.
+const FIRST_STREAMS: usize = 100;
 
 /// Decoded size of a response's header list, as for HTTP/1.1 heads.
 const MAX_HEADER_LIST: u32 = 256 * 1024;
@@ -35,6 +43,8 @@ struct Shared {
     requests: SendRequest<Bytes>,
     /// Streams that are under way hold a clone.
     streams: Stream,
+    /// When it was first seen without a stream since it was last used.
+    idle_since: Option<Instant>,
 }
 
 impl Http2Connections {
@@ -56,6 +66,7 @@ impl Http2Connections {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
             .enable_push(false)
+            .initial_max_send_streams(FIRST_STREAMS)
             .handshake(io)
             .await
             .map_err(ConnectError::Http2)?;
@@ -65,9 +76,20 @@ impl Http2Connections {
             }
         });
         let stream = Stream::default();
-        self.open.lock().push(Shared { requests: requests.clone(), streams: stream.clone() });
+        self.open.lock().push(Shared { requests: requests.clone(), streams: stream.clone(), idle_since: None });
         let requests = requests.ready().await.map_err(ConnectError::Http2)?;
         Ok((requests, stream))
+    }
+
+    /// Closes connections that have been without a stream for `idle`: a burst opens many.
+    pub fn sweep(&self, idle: Duration) {
+        self.open.lock().retain_mut(|shared| {
+            if Arc::strong_count(&shared.streams.0) > 1 {
+                shared.idle_since = None;
+                return true;
+            }
+            shared.idle_since.get_or_insert_with(Instant::now).elapsed() < idle
+        });
     }
 
     fn find(&self) -> Option<(SendRequest<Bytes>, Stream)> {
@@ -79,10 +101,20 @@ impl Http2Connections {
             let streams = Arc::strong_count(&shared.streams.0) - 1;
             let room = streams < shared.requests.current_max_send_streams();
             if room && shared.requests.poll_ready(&mut cx).is_ready() {
+                shared.idle_since = None;
                 return Some((shared.requests.clone(), shared.streams.clone()));
             }
         }
         None
+    }
+}
+
+/// What tells that a connection has ended, or that a server did not process a stream: it refused it or said goodbye (RFC 9113
+/// §6.8, §8.7).
+fn failed(error: h2::Error) -> OriginError {
+    match error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM) {
+        true => OriginError::Closed(io::Error::other(error)),
+        false => error.into(),
     }
 }
 
@@ -145,7 +177,7 @@ impl Http2Origin {
             request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
         }
         let ends = matches!(head.framing, Framing::None | Framing::Length(0));
-        let (response, stream) = self.requests.send_request(request, ends)?;
+        let (response, stream) = self.requests.send_request(request, ends).map_err(failed)?;
         self.response = Some(response);
         self.stream = Some(stream);
         self.finished = ends;
@@ -221,11 +253,7 @@ impl Http2Origin {
         }
         let response = match ready!(std::pin::Pin::new(response).poll(cx)) {
             Ok(response) => response,
-            // A stream that the server refused was not processed (RFC 9113 §8.7).
-            Err(error) if error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away() => {
-                return Poll::Ready(Err(OriginError::Closed(io::Error::other(error))));
-            }
-            Err(error) => return Poll::Ready(Err(error.into())),
+            Err(error) => return Poll::Ready(Err(failed(error))),
         };
         let (parts, body) = response.into_parts();
         let mut fields = fields_of(&parts.headers);

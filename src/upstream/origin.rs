@@ -78,11 +78,11 @@ impl Origin {
         }
     }
 
-    /// Whether the connection had served a request before.
+    /// Whether the connection may have served a request before.
     pub fn reuse(&self) -> Reuse {
         match self {
             Self::Http1(origin) => origin.reuse,
-            Self::Http2(_) => Reuse::Fresh,
+            Self::Http2(_) => Reuse::Pooled,
         }
     }
 
