@@ -5,7 +5,7 @@ pub mod demo;
 mod explain;
 mod run;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -76,6 +76,15 @@ struct Explain {
     /// A field of the request, "Name: value"; can be repeated
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     header: Vec<String>,
+    /// The address that the request comes from
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    from: IpAddr,
+    /// The upstream's answer, "HTTP/1.1 200 OK" or 200: tells whether it is stored, and for how long
+    #[arg(long, value_name = "STATUS")]
+    response: Option<String>,
+    /// A field of the upstream's answer, "Name: value"; can be repeated
+    #[arg(short = 'R', long = "response-header", value_name = "FIELD")]
+    response_header: Vec<String>,
 }
 
 /// Reads the arguments of this process and does what they say.

@@ -238,9 +238,6 @@ impl FrontDoor {
                     Ok(head) => proxy.serve(&mut client, head, arrival, &mut alarm).await,
                     Err(error) => proxy.refuse(&mut client, arrival, error.into(), &mut alarm).await,
                 }
-                if let Client::Http2(http2) = client {
-                    http2.end();
-                }
             });
         }
         // The connection is gone or has said goodbye; streams notice that by themselves.

@@ -1,11 +1,11 @@
 //! A request's way through the stages: route → access → (cache) → forward → respond. Each step takes what the earlier ones decided and
 //! adds one decision to the [`Exchange`].
 
-mod cached;
+pub(crate) mod cached;
 mod failure;
-mod fetch;
-mod origin;
-mod pass;
+pub(crate) mod fetch;
+pub(crate) mod origin;
+pub(crate) mod pass;
 pub mod relay;
 mod stored;
 pub mod work;

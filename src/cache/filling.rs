@@ -37,9 +37,10 @@ pub struct Filling {
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Bytes>,
-    /// Offset of the first piece.
+    /// Pieces that are no longer kept, and their bytes.
+    gone: u64,
     first: u64,
-    /// Offset behind the last piece.
+    /// Bytes that have come in.
     end: u64,
     ended: Option<Result<(), Broken>>,
     keeps: Keeps,
@@ -58,7 +59,8 @@ enum Keeps {
 
 #[derive(Debug)]
 struct Place {
-    at: u64,
+    /// Number of the next piece, counted from the body's beginning.
+    next: u64,
     waker: Option<Waker>,
 }
 
@@ -87,10 +89,10 @@ impl Filling {
     /// A reader from the beginning. `None`: the beginning is no longer there.
     pub fn read(self: &Arc<Self>) -> Option<FillReader> {
         let mut state = self.state.lock();
-        if state.first > 0 {
+        if state.gone > 0 {
             return None;
         }
-        let place = Some(Place { at: 0, waker: None });
+        let place = Some(Place { next: 0, waker: None });
         let index = match state.readers.iter().position(Option::is_none) {
             Some(index) => {
                 state.readers[index] = place;
@@ -186,30 +188,24 @@ impl State {
         if self.keeps == Keeps::Everything {
             return;
         }
-        let needed = self.readers.iter().flatten().map(|place| place.at).min().unwrap_or(self.end);
-        while let Some(piece) = self.pieces.front() {
-            if self.first + piece.len() as u64 > needed {
-                break;
-            }
+        let all = self.gone + self.pieces.len() as u64;
+        let needed = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(all);
+        while self.gone < needed {
+            let Some(piece) = self.pieces.pop_front() else { break };
+            self.gone += 1;
             self.first += piece.len() as u64;
-            self.pieces.pop_front();
         }
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }
     }
 
-    fn piece_at(&self, offset: u64) -> Option<Bytes> {
-        let mut at = self.first;
-        for piece in &self.pieces {
-            let next = at + piece.len() as u64;
-            if offset < next {
-                let skip = usize::try_from(offset.checked_sub(at)?).ok()?;
-                return Some(piece.slice(skip..));
-            }
-            at = next;
-        }
-        None
+    /// The next piece for a reader.
+    fn take(&mut self, reader: usize) -> Option<Bytes> {
+        let place = self.readers.get_mut(reader)?.as_mut()?;
+        let piece = self.pieces.get(usize::try_from(place.next - self.gone).ok()?)?.clone();
+        place.next += 1;
+        Some(piece)
     }
 }
 
@@ -224,13 +220,7 @@ impl FillReader {
     /// When the body broke off, after everything that came before has been read.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
         let mut state = self.filling.state.lock();
-        let Some(at) = state.readers.get(self.index).and_then(Option::as_ref).map(|place| place.at) else {
-            return Poll::Ready(Ok(None));
-        };
-        if let Some(piece) = state.piece_at(at) {
-            if let Some(Some(place)) = state.readers.get_mut(self.index) {
-                place.at += piece.len() as u64;
-            }
+        if let Some(piece) = state.take(self.index) {
             state.let_go();
             return Poll::Ready(Ok(Some(piece)));
         }

@@ -16,6 +16,9 @@ use crate::http1::{Limits, SyntaxError, content_length};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version, is_field_value};
 
 /// A client's HTTP/2 stream: one exchange.
+///
+/// Dropping it while the request body is still coming resets the stream with NO_ERROR once the response has been written (RFC 9113
+/// §8.1); an explicit reset would overtake the response.
 pub struct Http2Client {
     body: RecvStream,
     body_read: bool,
@@ -189,10 +192,6 @@ impl Http2Client {
     pub fn has_responded(&self) -> bool {
         self.stream.is_some() || matches!(self.end, End::Sent)
     }
-
-    /// After the exchange. Dropping a stream whose request body nobody wants any more resets it with NO_ERROR once the
-    /// response has been written (RFC 9113 §8.1); an explicit reset would overtake the response.
-    pub fn end(self) {}
 }
 
 /// Checks an HTTP/2 request as strictly as one in HTTP/1.1 (RFC 9113 §8.2, §8.3).

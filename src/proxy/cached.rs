@@ -201,7 +201,7 @@ fn candidates(found: &Found) -> Vec<Arc<Stored>> {
 
 /// Whether a request may wait for another one's response, or let others wait for its own: only where the answer does not depend on
 /// anything but the key.
-fn may_collapse(request: &RequestHead, reason: Forward, rules: &CacheRules) -> bool {
+pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &CacheRules) -> bool {
     const PERSONAL: [&str; 5] = ["authorization", "range", "if-none-match", "if-modified-since", "if-range"];
     rules.collapse == Collapse::Instance
         && request.method == http::Method::GET
@@ -224,6 +224,6 @@ fn variant_values(request: &crate::message::Fields, response: &crate::message::F
     Some(values)
 }
 
-pub(super) fn hit(served: &Served, detail: &'static str) -> CacheStatus<'static> {
+pub(crate) fn hit(served: &Served, detail: &'static str) -> CacheStatus<'static> {
     CacheStatus { outcome: cache_status::Outcome::Hit, ttl: Some(served.ttl), detail: Some(detail) }
 }

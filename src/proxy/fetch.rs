@@ -543,7 +543,7 @@ async fn collect(origin: &mut Origin, length: u64, alarm: &mut Alarm) -> Option<
     }
 }
 
-fn declared(head: &ResponseHead) -> Option<u64> {
+pub(crate) fn declared(head: &ResponseHead) -> Option<u64> {
     match head.framing {
         Framing::Length(length) => Some(length),
         Framing::None => Some(0),

@@ -23,7 +23,7 @@ use crate::upstream::{Origin, OriginError, Reuse, Tried, Upstream};
 const REQUEST_IDLE: Duration = Duration::from_secs(30);
 
 /// How long a WebSocket or a gRPC call may be silent.
-pub(super) const LONG_IDLE: Duration = Duration::from_secs(3600);
+pub(crate) const LONG_IDLE: Duration = Duration::from_secs(3600);
 
 /// A response whose head has come.
 pub(super) struct Response {
@@ -167,7 +167,7 @@ async fn connect(
     }
 }
 
-fn limits_of(decided: &Decided<'_>) -> Limits {
+pub(crate) fn limits_of(decided: &Decided<'_>) -> Limits {
     let Decided { request, route, generation, .. } = *decided;
     let timeouts = generation.config.upstreams.get(route.upstream).map(|upstream| &upstream.timeouts);
     let is_call = is_grpc(request);
@@ -196,7 +196,7 @@ fn is_grpc(request: &RequestHead) -> bool {
 }
 
 /// Whether a 101 is the one that the client asked for.
-fn switches(request: &RequestHead, head: &ResponseHead) -> bool {
+pub(crate) fn switches(request: &RequestHead, head: &ResponseHead) -> bool {
     request.upgrade && head.fields.has_token("upgrade", "websocket")
 }
 

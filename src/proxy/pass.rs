@@ -161,7 +161,7 @@ impl Proxy {
 }
 
 /// `Cache-Status` of a response that came from the origin and is not stored.
-pub(super) fn forwarded_status(reason: Forward, detail: Option<&'static str>, fetch: Fetch) -> CacheStatus<'static> {
+pub(crate) fn forwarded_status(reason: Forward, detail: Option<&'static str>, fetch: Fetch) -> CacheStatus<'static> {
     CacheStatus {
         outcome: cache_status::Outcome::Forwarded { reason, status: None, storing: Storing::NotStored, fetch },
         ttl: None,
@@ -169,7 +169,7 @@ pub(super) fn forwarded_status(reason: Forward, detail: Option<&'static str>, fe
     }
 }
 
-fn limit_stream(limits: &mut Limits, stream: Option<&config::Stream>, head: &ResponseHead) {
+pub(crate) fn limit_stream(limits: &mut Limits, stream: Option<&config::Stream>, head: &ResponseHead) {
     match stream {
         Some(stream) => {
             limits.between_bytes = stream.between_bytes;
