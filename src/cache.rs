@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-pub use self::filling::{Filling, FillReader};
+pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
 pub use self::memory::Memory;
 
@@ -80,6 +80,10 @@ impl Drop for Refreshing {
 impl Cache {
     /// `size`: bytes of L1.
     pub fn new(size: u64) -> Self {
-        Self { memory: Arc::new(Memory::new(size)), flights: Flights::default(), refreshes: Refreshes::default() }
+        Self {
+            memory: Arc::new(Memory::new(size)),
+            flights: Flights::default(),
+            refreshes: Refreshes::default(),
+        }
     }
 }

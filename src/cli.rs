@@ -21,8 +21,10 @@ const CONFIGURATION: u8 = 78;
 /// A caching reverse proxy in front of an application that already works.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 success, 64 wrong usage, 69 an address or file cannot be used, 78 wrong configuration.\n\n\
-    Example:\n  forebay run --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080")]
+#[command(
+    after_help = "Exit status: 0 success, 64 wrong usage, 69 an address or file cannot be used, 78 wrong configuration.\n\n\
+    Example:\n  forebay run --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -95,7 +97,11 @@ pub fn run() -> ExitCode {
             let wrong = error.use_stderr();
             // A closed terminal is no reason to fail differently.
             let _ = error.print();
-            return if wrong { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if wrong {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     match cli.command {

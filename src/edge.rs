@@ -11,15 +11,16 @@ pub mod proxy_protocol;
 pub mod tls;
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pingora_core::apps::ServerApp;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,6 +66,7 @@ pub struct FrontDoor {
 /// A connection that HTTP can be spoken on.
 struct Connection {
     io: Box<dyn Duplex>,
+    fd: RawFd,
     arrival: Arrival,
     scheme: Scheme,
     alpn: Alpn,
@@ -87,7 +89,11 @@ impl ServerApp for FrontDoor {
 
 impl FrontDoor {
     pub fn new(proxy: Arc<Proxy>, listener: usize, connections: Arc<Gauge>) -> Self {
-        Self { proxy, listener, connections }
+        Self {
+            proxy,
+            listener,
+            connections,
+        }
     }
 
     /// PROXY protocol and TLS, as the listener is configured now.
@@ -95,12 +101,16 @@ impl FrontDoor {
         let generation = self.proxy.generation();
         let listener = generation.config.listeners.get(self.listener)?;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let fd = stream.id();
         let mut peer = peer_address(&stream);
         let mut first = Bytes::new();
         if listener.proxy_protocol {
             // A header from anybody else could claim any address.
             if !peer.is_none_or(|peer| route::contains(&generation.config.trusted_proxies, peer)) {
-                tracing::debug!(?peer, "refused a connection: PROXY protocol from a peer that is not trusted");
+                tracing::debug!(
+                    ?peer,
+                    "refused a connection: PROXY protocol from a peer that is not trusted"
+                );
                 return None;
             }
             match proxy_protocol::read(&mut stream, deadline).await {
@@ -116,7 +126,10 @@ impl FrontDoor {
                 }
             }
         }
-        let arrival = Arrival { listener: self.listener, peer };
+        let arrival = Arrival {
+            listener: self.listener,
+            peer,
+        };
         let prior_knowledge = match listener.http2 && listener.tls.is_none() {
             true => PriorKnowledge::Accepted,
             false => PriorKnowledge::Refused,
@@ -126,13 +139,27 @@ impl FrontDoor {
                 true => Box::new(stream),
                 false => Box::new(Rewound::new(first, stream)),
             };
-            return Some(Connection { io, arrival, scheme: Scheme::Http, alpn: Alpn::Http1, prior_knowledge });
+            return Some(Connection {
+                io,
+                fd,
+                arrival,
+                scheme: Scheme::Http,
+                alpn: Alpn::Http1,
+                prior_knowledge,
+            });
         };
         match acceptor.accept(Rewound::new(first, stream), deadline).await {
             Ok(stream) => {
                 let alpn = stream.tls().map_or(Alpn::Http1, |info| info.alpn);
                 let io = Box::new(stream);
-                Some(Connection { io, arrival, scheme: Scheme::Https, alpn, prior_knowledge })
+                Some(Connection {
+                    io,
+                    fd,
+                    arrival,
+                    scheme: Scheme::Https,
+                    alpn,
+                    prior_knowledge,
+                })
             }
             Err(error) => {
                 tracing::debug!(?peer, %error, "refused a connection");
@@ -142,10 +169,20 @@ impl FrontDoor {
     }
 
     async fn http1(&self, connection: Connection, mut shutdown: ShutdownWatch) {
-        let Connection { io, arrival, scheme, prior_knowledge, .. } = connection;
+        let Connection {
+            io,
+            fd,
+            arrival,
+            scheme,
+            prior_knowledge,
+            ..
+        } = connection;
         let mut alarm = Alarm::new();
-        let mut client = Client::Http1(Box::new(Http1Client::new(io, shutdown.clone())));
-        let times = HeadTimes { idle: KEEP_ALIVE_IDLE, head: HEAD_TIME };
+        let mut client = Client::Http1(Box::new(Http1Client::new(io, fd, shutdown.clone())));
+        let times = HeadTimes {
+            idle: KEEP_ALIVE_IDLE,
+            head: HEAD_TIME,
+        };
         let mut knowledge = prior_knowledge;
         loop {
             let Client::Http1(http1) = &mut client else { return };
@@ -169,8 +206,14 @@ impl FrontDoor {
                 Next::Closed => break,
                 Next::Http2(read) => {
                     let Client::Http1(http1) = client else { return };
-                    let connection =
-                        Connection { io: http1.into_io(), arrival, scheme, alpn: Alpn::Http2, prior_knowledge };
+                    let connection = Connection {
+                        io: http1.into_io(),
+                        fd,
+                        arrival,
+                        scheme,
+                        alpn: Alpn::Http2,
+                        prior_knowledge,
+                    };
                     return Box::pin(self.http2(connection, read, shutdown)).await;
                 }
                 Next::Refused(error) => {
@@ -178,7 +221,11 @@ impl FrontDoor {
                     break;
                 }
                 Next::TimedOut => {
-                    Box::pin(self.proxy.refuse(&mut client, arrival, ProxyError::HeadTimeout, &mut alarm)).await;
+                    Box::pin(
+                        self.proxy
+                            .refuse(&mut client, arrival, ProxyError::HeadTimeout, &mut alarm),
+                    )
+                    .await;
                     break;
                 }
             };
@@ -195,7 +242,9 @@ impl FrontDoor {
     }
 
     async fn http2(&self, connection: Connection, read: BytesMut, mut shutdown: ShutdownWatch) {
-        let Connection { io, arrival, scheme, .. } = connection;
+        let Connection {
+            io, arrival, scheme, ..
+        } = connection;
         let io = Rewound::new(read.freeze(), io);
         let mut options = default_h2_options();
         options
@@ -203,7 +252,9 @@ impl FrontDoor {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(STREAM_SEND_BUFFER);
         let handshake = tokio::time::timeout(HEAD_TIME, options.handshake::<_, Bytes>(io));
-        let Ok(Ok(mut connection)) = handshake.await else { return };
+        let Ok(Ok(mut connection)) = handshake.await else {
+            return;
+        };
         let mut streams = JoinSet::new();
         let mut ending = false;
         loop {

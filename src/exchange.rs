@@ -67,7 +67,10 @@ pub enum Kind {
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("request_id", &self.request_id).field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("Exchange")
+            .field("request_id", &self.request_id)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,7 +185,9 @@ impl Drop for Exchange {
             version: request.map(|request| request.version),
             status: self.status,
             route: route.map(|route| route.name.clone()),
-            upstream: route.filter(|_| self.server.is_some()).map(|route| route.upstream.config().name.clone()),
+            upstream: route
+                .filter(|_| self.server.is_some())
+                .map(|route| route.upstream.config().name.clone()),
             server: self.server.take(),
             cache: self.cache,
             request_bytes: self.request_bytes,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::config::{self, Config, ListenAddress, RouteCache};
 use crate::edge::tls::TlsAcceptor;
-use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
 use crate::key::KeyOptions;
+use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
 use crate::rfc9111::reuse::ReusePolicy;
 use crate::rfc9111::storability::{LifetimeRules, SetCookie, StorePolicy};
 use crate::route::Router;
@@ -155,7 +155,11 @@ impl Generation {
             upstreams,
             acceptors,
             no_route: metrics.route(NO_ROUTE),
-            labels: config.listeners.iter().map(|listener| listener.address.to_string().into()).collect(),
+            labels: config
+                .listeners
+                .iter()
+                .map(|listener| listener.address.to_string().into())
+                .collect(),
             config,
         })
     }

@@ -1,13 +1,17 @@
 //! What both sides of an exchange do with their sockets: read into a buffer that is small while it waits, write
 //! from a queue with few system calls, and give up at a deadline.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -16,8 +20,8 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
 
-/// First allocation for reading: most heads, and most events of a stream, fit.
-const SMALL_READ: usize = 4 * 1024;
+/// A first read. Most heads, and most events of a stream, are smaller.
+const SMALL_READ: usize = 16 * 1024;
 
 /// Room for one read when the peer keeps filling the buffer.
 const LARGE_READ: usize = 64 * 1024;
@@ -25,47 +29,110 @@ const LARGE_READ: usize = 64 * 1024;
 /// Pieces up to this size are copied together, larger ones are written from where they are.
 const COALESCE: usize = 8 * 1024;
 
+/// Room for a usual head.
+const HEAD: usize = 1024;
+
 /// Slices handed to one vectored write.
 const MAX_SLICES: usize = 16;
+
+thread_local! {
+    /// Where a first read goes. A connection that waits, for hours perhaps, holds no buffer of its own meanwhile.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SMALL_READ].into());
+}
 
 /// Bytes that were read and not yet used.
 #[derive(Debug, Default)]
 pub struct Inbox {
     pub buffer: BytesMut,
-    /// Room asked for in the next read.
-    room: usize,
+    pace: Pace,
+}
+
+/// How the peer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Pace {
+    /// A message now and then.
+    #[default]
+    Slow,
+    /// As much as is read.
+    Fast,
 }
 
 impl Inbox {
     /// Reads once. `Ok(0)` is the end of the stream.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncRead + Unpin + ?Sized)) -> Poll<io::Result<usize>> {
-        self.room = self.room.clamp(SMALL_READ, LARGE_READ);
-        if self.buffer.capacity() - self.buffer.len() < SMALL_READ / 4 {
-            self.buffer.reserve(self.room);
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        match self.pace {
+            Pace::Slow => self.poll_fill_slowly(cx, io),
+            Pace::Fast => self.poll_fill_fast(cx, io),
         }
-        let spare = self.buffer.spare_capacity_mut();
-        let offered = spare.len();
-        let mut read = ReadBuf::uninit(spare);
-        match Pin::new(io).poll_read(cx, &mut read) {
+    }
+
+    fn poll_fill_slowly(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            match Pin::new(io).poll_read(cx, &mut read) {
+                Poll::Pending => {
+                    if self.buffer.is_empty() {
+                        self.buffer = BytesMut::new();
+                    }
+                    Poll::Pending
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {
+                    let filled = read.filled();
+                    self.buffer.extend_from_slice(filled);
+                    if filled.len() == SMALL_READ {
+                        self.pace = Pace::Fast;
+                    }
+                    Poll::Ready(Ok(filled.len()))
+                }
+            }
+        })
+    }
+
+    fn poll_fill_fast(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncRead + Unpin + ?Sized),
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < SMALL_READ {
+            self.buffer.reserve(LARGE_READ);
+        }
+        let mut read = ReadBuf::uninit(self.buffer.spare_capacity_mut());
+        let result = Pin::new(io).poll_read(cx, &mut read);
+        let count = read.filled().len();
+        match result {
             Poll::Pending => {
-                // A connection may wait here for minutes: it does not keep a large buffer meanwhile.
-                if self.buffer.is_empty() && self.buffer.capacity() > SMALL_READ {
+                self.pace = Pace::Slow;
+                if self.buffer.is_empty() {
                     self.buffer = BytesMut::new();
                 }
-                self.room = SMALL_READ;
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
-                let count = read.filled().len();
                 commit(&mut self.buffer, count);
-                if count == offered {
-                    self.room = (self.room * 4).min(LARGE_READ);
-                }
                 Poll::Ready(Ok(count))
             }
         }
     }
+}
+
+/// Makes closing a connection a reset: the only way to tell its peer that a body which ends with the connection is not whole.
+/// `fd` is that of `_io`.
+#[allow(unsafe_code)]
+pub fn reset_on_close(_io: &dyn Duplex, fd: RawFd) {
+    // SAFETY: the descriptor is open for as long as the connection is borrowed.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    // If the option cannot be set, the connection is gone already.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 #[allow(unsafe_code)]
@@ -98,6 +165,9 @@ impl Outbox {
 
     /// Queues what `encode` appends.
     pub fn encode(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(HEAD);
+        }
         let before = self.tail.len();
         encode(&mut self.tail);
         self.backlog += self.tail.len() - before;
@@ -116,15 +186,19 @@ impl Outbox {
         self.sealed.push_back(data);
     }
 
-    /// Drops what is queued.
-    pub fn clear(&mut self) {
-        self.sealed.clear();
-        self.tail = BytesMut::new();
-        self.backlog = 0;
+    /// Gives memory back while nothing is queued.
+    pub fn rest(&mut self) {
+        if self.backlog == 0 {
+            self.tail = BytesMut::new();
+        }
     }
 
     /// Writes until nothing is queued, and flushes.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncWrite + Unpin + ?Sized)) -> Poll<io::Result<()>> {
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut (impl AsyncWrite + Unpin + ?Sized),
+    ) -> Poll<io::Result<()>> {
         if self.backlog == 0 && !self.unflushed {
             return Poll::Ready(Ok(()));
         }
@@ -198,7 +272,9 @@ impl Alarm {
     /// Ready when `deadline` has passed; never for `None`.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<Elapsed> {
         let Some(deadline) = deadline else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
@@ -225,7 +301,6 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::io::AsyncReadExt;
 
     #[tokio::test]
@@ -259,9 +334,15 @@ mod tests {
         let start = Instant::now();
         for (deadline, expected) in [(50, 50), (200, 200), (120, 200), (260, 260)] {
             let deadline = start + Duration::from_millis(deadline);
-            assert_eq!(alarm.race(Some(deadline), std::future::pending::<()>()).await, Err(Elapsed));
+            assert_eq!(
+                alarm.race(Some(deadline), std::future::pending::<()>()).await,
+                Err(Elapsed)
+            );
             let waited = start.elapsed().as_millis();
-            assert!(waited >= expected && waited < expected + 5, "{waited} instead of {expected}");
+            assert!(
+                waited >= expected && waited < expected + 5,
+                "{waited} instead of {expected}"
+            );
         }
         assert_eq!(alarm.race(None, async { 7 }).await, Ok(7));
     }
@@ -270,7 +351,9 @@ mod tests {
     async fn an_inbox_lets_go_of_a_large_buffer_while_it_waits() {
         let (mut near, mut far) = tokio::io::duplex(1 << 20);
         let mut inbox = Inbox::default();
-        tokio::io::AsyncWriteExt::write_all(&mut far, &[1; 300_000]).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut far, &[1; 300_000])
+            .await
+            .unwrap();
         let mut total = 0;
         poll_fn(|cx| {
             loop {
@@ -285,6 +368,6 @@ mod tests {
         })
         .await;
         assert_eq!(total, 300_000);
-        assert!(inbox.buffer.capacity() <= SMALL_READ);
+        assert_eq!(inbox.buffer.capacity(), 0);
     }
 }

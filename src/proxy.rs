@@ -21,8 +21,9 @@ use tokio::time::Instant;
 
 pub use self::failure::Failure;
 
+use self::origin::Response;
 use self::work::Work;
-use crate::cache::Cache;
+use crate::cache::{Cache, FillReader};
 use crate::clock::Clock;
 use crate::config;
 use crate::edge::client::Client;
@@ -56,12 +57,23 @@ pub struct Proxy {
 }
 
 /// What the stages have decided about one request.
+#[derive(Clone, Copy)]
 pub struct Decided<'a> {
     pub generation: &'a Generation,
     pub listener: &'a config::Listener,
     pub request: &'a RequestHead,
     pub route: &'a config::Route,
     pub captures: Captures<'a>,
+}
+
+/// What is left to do when everything is decided.
+pub(crate) enum Plan<'a> {
+    /// Nothing: the response has been sent.
+    Answered,
+    /// Pass the origin's response on.
+    Deliver(Decided<'a>, Box<Response>),
+    /// Send this head, and the body as another fetch brings it in.
+    Read(Box<ResponseHead>, FillReader),
 }
 
 impl Proxy {
@@ -111,7 +123,13 @@ impl Proxy {
     }
 
     /// Answers one request. Afterwards the client's response is finished, or broken off where it could not be.
-    pub async fn serve(self: &Arc<Self>, client: &mut Client, request: RequestHead, arrival: Arrival, alarm: &mut Alarm) {
+    pub async fn serve(
+        self: &Arc<Self>,
+        client: &mut Client,
+        request: RequestHead,
+        arrival: Arrival,
+        alarm: &mut Alarm,
+    ) {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
         let generation = self.generation.load_full();
@@ -120,8 +138,14 @@ impl Proxy {
         let log = self.access_log.clone();
         let time = self.clock.now();
         let mut exchange = Exchange::begin(generation.clone(), log, arrival, time, Some(request.clone()), address);
-        let result = self.handle(&generation, &request, client, &mut exchange, alarm).await;
-        self.conclude(result, &request.fields, client, &mut exchange, alarm).await;
+        // Boxed, so that a stream does not hold room for the decisions that led to it.
+        let planned = Box::pin(self.plan(&generation, &request, client, &mut exchange, alarm)).await;
+        let result = match planned {
+            Ok(plan) => self.carry_out(plan, client, &mut exchange, alarm).await,
+            Err(failure) => Err(failure),
+        };
+        self.conclude(result, &request.fields, client, &mut exchange, alarm)
+            .await;
     }
 
     /// Answers something that is no request.
@@ -133,17 +157,19 @@ impl Proxy {
         let address = client_address(arrival.peer, &fields, &[]);
         let log = self.access_log.clone();
         let mut exchange = Exchange::begin(generation, log, arrival, self.clock.now(), None, address);
-        self.conclude(Err(error.into()), &fields, client, &mut exchange, alarm).await;
+        self.conclude(Err(error.into()), &fields, client, &mut exchange, alarm)
+            .await;
     }
 
-    async fn handle(
+    /// All decisions up to the response's body.
+    async fn plan<'a>(
         self: &Arc<Self>,
-        generation: &Arc<Generation>,
-        request: &RequestHead,
+        generation: &'a Arc<Generation>,
+        request: &'a RequestHead,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+    ) -> Result<Plan<'a>, Failure> {
         let Some(listener) = generation.config.listeners.get(exchange.arrival.listener) else {
             return Err(ProxyError::Draining.into());
         };
@@ -151,7 +177,8 @@ impl Proxy {
             && let Some((head, body)) =
                 error::redirect_to_https(request, exchange.request_id.as_str(), &self.http_date())
         {
-            return self.answer(head, body, client, exchange, alarm).await;
+            self.answer(head, body, client, exchange, alarm).await?;
+            return Ok(Plan::Answered);
         }
         let selected = generation.router.select(request).map_err(ProxyError::from)?;
         exchange.route = Some(selected.index);
@@ -161,10 +188,38 @@ impl Proxy {
         if access(route, exchange.client.ip) == Access::Denied {
             return Err(ProxyError::Denied.into());
         }
-        let decided = Decided { generation, listener, request, route, captures: selected.captures };
-        match generation.routes.get(selected.index).and_then(|route| route.cache.as_ref()) {
+        let decided = Decided {
+            generation,
+            listener,
+            request,
+            route,
+            captures: selected.captures,
+        };
+        match generation
+            .routes
+            .get(selected.index)
+            .and_then(|route| route.cache.as_ref())
+        {
             Some(rules) => self.cached(&decided, rules, client, exchange, alarm).await,
-            None => self.pass(&decided, Forward::Bypass, None, client, exchange, alarm).await,
+            None => {
+                self.pass(&decided, Forward::Bypass, None, client, exchange, alarm)
+                    .await
+            }
+        }
+    }
+
+    /// Sends the body of a response that has been decided on.
+    pub(crate) async fn carry_out(
+        &self,
+        plan: Plan<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        match plan {
+            Plan::Answered => Ok(()),
+            Plan::Deliver(decided, response) => self.deliver(&decided, *response, client, exchange, alarm).await,
+            Plan::Read(head, reader) => self.read(*head, reader, client, exchange, alarm).await,
         }
     }
 
@@ -189,7 +244,13 @@ impl Proxy {
     }
 
     /// Adds to a response what only this client's has.
-    pub(crate) fn finish(&self, decided: &Decided<'_>, head: &mut ResponseHead, delivery: Delivery, exchange: &Exchange) {
+    pub(crate) fn finish(
+        &self,
+        decided: &Decided<'_>,
+        head: &mut ResponseHead,
+        delivery: Delivery,
+        exchange: &Exchange,
+    ) {
         let edits = &decided.route.response_headers;
         let (client_ip, host) = match edits.set.is_empty() && edits.add.is_empty() {
             true => Default::default(),
@@ -229,9 +290,17 @@ impl Proxy {
             Failure::Refused(error) if !client.has_responded() => error,
             Failure::Refused(_) | Failure::Broken(_) | Failure::ClientGone => return client.abort(),
         };
-        let (mut head, mut body) =
-            error::render(&error, fields.get("accept"), exchange.request_id.as_str(), &self.http_date());
-        if exchange.request.as_ref().is_some_and(|request| request.method == http::Method::HEAD) {
+        let (mut head, mut body) = error::render(
+            &error,
+            fields.get("accept"),
+            exchange.request_id.as_str(),
+            &self.http_date(),
+        );
+        if exchange
+            .request
+            .as_ref()
+            .is_some_and(|request| request.method == http::Method::HEAD)
+        {
             head.framing = Framing::None;
             body = Bytes::new();
         }

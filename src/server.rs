@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::listeners::ListenerConfig;
 use pingora_core::listeners::L4BufferSettings;
+use pingora_core::listeners::ListenerConfig;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use tokio::sync::watch;
@@ -81,7 +81,9 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,7 +108,11 @@ impl Server {
         let (status_shutdown, mut status_stopping) = watch::channel(false);
         let readiness = Arc::new(Readiness::default());
         let mut services = JoinSet::new();
-        let addresses: Vec<_> = bound.listeners.iter().map(|listener| listener.address.clone()).collect();
+        let addresses: Vec<_> = bound
+            .listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect();
         for (index, listener) in bound.listeners.into_iter().enumerate() {
             let label = proxy.generation().listener_label(index);
             let door = FrontDoor::new(proxy.clone(), index, proxy.metrics.connections(&label));
@@ -179,8 +185,7 @@ impl Server {
             return Err(ReloadError::NeedsRestart(needs_restart));
         }
         warn_about(&config);
-        let generation =
-            Generation::new(config, &self.proxy.metrics, Some(&before)).map_err(ReloadError::Tls)?;
+        let generation = Generation::new(config, &self.proxy.metrics, Some(&before)).map_err(ReloadError::Tls)?;
         let log = &generation.config.log;
         // Opened anew even if nothing changed: the old file may have been moved away.
         let destination = Destination::open(log.access.as_ref()).map_err(ReloadError::AccessLog)?;
@@ -210,7 +215,10 @@ impl Server {
             tracing::warn!(requests = work.short(), "requests are cut off: shutdown_grace is over");
         }
         let streams = work.until(|_, streams| streams == 0);
-        if tokio::time::timeout_at(since + server.stream_grace.max(server.shutdown_grace), streams).await.is_err() {
+        if tokio::time::timeout_at(since + server.stream_grace.max(server.shutdown_grace), streams)
+            .await
+            .is_err()
+        {
             tracing::warn!(streams = work.streams(), "streams are cut off: stream_grace is over");
         }
         if work.short() == 0 && work.streams() == 0 {
@@ -232,7 +240,11 @@ fn upstream_health(proxy: &Arc<Proxy>) -> impl Fn() -> Vec<UpstreamHealth> + Sen
         let health = generation.upstreams.iter().map(|upstream| {
             let total = upstream.config().servers.len();
             // Without health checks every server counts as live.
-            UpstreamHealth { name: upstream.config().name.clone(), live: total, total }
+            UpstreamHealth {
+                name: upstream.config().name.clone(),
+                live: total,
+                total,
+            }
         });
         health.collect()
     }

@@ -23,8 +23,8 @@ use self::connect::Connector;
 use self::http2::Http2Connections;
 use self::pool::Pool;
 use crate::config;
-use crate::tls::{Alpn, TlsConfigError};
 use crate::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
+use crate::tls::{Alpn, TlsConfigError};
 
 /// A pool of servers as it is used by requests: the configuration and what changes while it runs.
 pub struct Upstream {
@@ -75,7 +75,9 @@ impl fmt::Debug for OpenExchange {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream").field("name", &self.config.name).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("name", &self.config.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +121,12 @@ impl Upstream {
             }));
         }
         let weights = config.servers.iter().map(|server| server.weight);
-        Ok(Self { balancer: Balancer::new(config.balance, weights), config: config.clone(), servers, metrics })
+        Ok(Self {
+            balancer: Balancer::new(config.balance, weights),
+            config: config.clone(),
+            servers,
+            metrics,
+        })
     }
 
     pub fn config(&self) -> &config::Upstream {

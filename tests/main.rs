@@ -6,6 +6,7 @@ mod configuration;
 mod deadlines;
 mod demo;
 mod door;
+mod explain;
 mod forwarding;
 mod http2;
 mod life;

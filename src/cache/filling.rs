@@ -83,7 +83,13 @@ pub enum Room {
 impl Filling {
     /// `limit`: bytes of the largest body that is stored.
     pub fn new(meta: StoredMeta, fields: Fields, length: Option<u64>, limit: u64) -> Self {
-        Self { meta, fields, length, limit, state: Mutex::default() }
+        Self {
+            meta,
+            fields,
+            length,
+            limit,
+            state: Mutex::default(),
+        }
     }
 
     /// A reader from the beginning. `None`: the beginning is no longer there.
@@ -103,7 +109,10 @@ impl Filling {
                 state.readers.len() - 1
             }
         };
-        Some(FillReader { filling: self.clone(), index })
+        Some(FillReader {
+            filling: self.clone(),
+            index,
+        })
     }
 
     pub fn readers(&self) -> usize {
@@ -189,7 +198,13 @@ impl State {
             return;
         }
         let all = self.gone + self.pieces.len() as u64;
-        let needed = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(all);
+        let needed = self
+            .readers
+            .iter()
+            .flatten()
+            .map(|place| place.next)
+            .min()
+            .unwrap_or(all);
         while self.gone < needed {
             let Some(piece) = self.pieces.pop_front() else { break };
             self.gone += 1;

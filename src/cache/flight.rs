@@ -102,13 +102,24 @@ impl Flights {
                     flight.followers.fetch_sub(1, Ordering::Relaxed);
                     return Join::Alone;
                 }
-                Join::Follow(Follower { news: flight.news.clone(), followers: flight.followers.clone() })
+                Join::Follow(Follower {
+                    news: flight.news.clone(),
+                    followers: flight.followers.clone(),
+                })
             }
             Entry::Vacant(place) => {
                 let (sender, news) = watch::channel(News::Nothing);
                 let destination = place.key().clone();
-                place.insert(Flight { news, followers: Arc::default() });
-                Join::Lead(FetchDuty { destination, news: sender, under_way: self.under_way.clone(), over: false })
+                place.insert(Flight {
+                    news,
+                    followers: Arc::default(),
+                });
+                Join::Lead(FetchDuty {
+                    destination,
+                    news: sender,
+                    under_way: self.under_way.clone(),
+                    over: false,
+                })
             }
         }
     }

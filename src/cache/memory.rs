@@ -73,19 +73,29 @@ pub struct Memory {
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("size", &self.size).field("used", &self.map.weight()).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("size", &self.size)
+            .field("used", &self.map.weight())
+            .finish_non_exhaustive()
     }
 }
 
 impl Memory {
     /// `size`: bytes for everything.
     pub fn new(size: u64) -> Self {
-        let items = usize::try_from(size / USUAL_SIZE).unwrap_or(usize::MAX).clamp(64, 1 << 22);
+        let items = usize::try_from(size / USUAL_SIZE)
+            .unwrap_or(usize::MAX)
+            .clamp(64, 1 << 22);
         // A response must fit into one shard, and each shard only knows its own share of the size.
-        let shards = usize::try_from(size / SHARD_SIZE).unwrap_or(MAX_SHARDS).clamp(1, MAX_SHARDS);
+        let shards = usize::try_from(size / SHARD_SIZE)
+            .unwrap_or(MAX_SHARDS)
+            .clamp(1, MAX_SHARDS);
         let evicted = Evictions::default();
-        let options =
-            OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(size).shards(shards).build();
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(items)
+            .weight_capacity(size)
+            .shards(shards)
+            .build();
         let map = match options {
             Ok(options) => Cache::with_options(options, BySize, DefaultHashBuilder::default(), evicted.clone()),
             // Only a missing capacity is an error, and both are given.
@@ -109,7 +119,11 @@ impl Memory {
     pub fn store(&self, key: &CacheKey, new: Arc<Stored>) {
         let _turn = self.turn(key);
         let mut variants: Vec<_> = match self.map.get(key) {
-            Some(variants) => variants.iter().filter(|old| old.meta.variant != new.meta.variant).cloned().collect(),
+            Some(variants) => variants
+                .iter()
+                .filter(|old| old.meta.variant != new.meta.variant)
+                .cloned()
+                .collect(),
             None => Vec::new(),
         };
         if variants.len() >= MAX_VARIANTS {
@@ -129,7 +143,11 @@ impl Memory {
         if !variants.iter().any(|stored| Arc::ptr_eq(stored, old)) {
             return;
         }
-        let mut kept: Vec<_> = variants.iter().filter(|stored| !Arc::ptr_eq(stored, old)).cloned().collect();
+        let mut kept: Vec<_> = variants
+            .iter()
+            .filter(|stored| !Arc::ptr_eq(stored, old))
+            .cloned()
+            .collect();
         if let Some(new) = new {
             kept.retain(|stored| stored.meta.variant != new.meta.variant);
             kept.push(new);

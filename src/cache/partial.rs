@@ -12,12 +12,19 @@ use crate::rfc9111::validation::updated_fields;
 /// What is to be stored of a response whose body has come in whole. `None`: nothing, since its body is not what was announced, or what is
 /// stored already is worth more.
 pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fields, body: Bytes) -> Option<Stored> {
-    let Some(announced) = meta.partial.as_deref() else { return Some(Stored { meta, fields, body }) };
+    let Some(announced) = meta.partial.as_deref() else {
+        return Some(Stored { meta, fields, body });
+    };
     let held = announced.after_body(body.len() as u64)?;
     meta.partial = Some(Box::new(held));
     let variants = memory.get(key);
-    let old = variants.iter().flat_map(|variants| variants.iter()).find(|old| old.meta.variant == meta.variant);
-    let Some(old) = old else { return Some(Stored { meta, fields, body }) };
+    let old = variants
+        .iter()
+        .flat_map(|variants| variants.iter())
+        .find(|old| old.meta.variant == meta.variant);
+    let Some(old) = old else {
+        return Some(Stored { meta, fields, body });
+    };
     match combine(&old.meta, &held, &fields, meta.received) {
         Some(combined) => Some(join(old, meta, &fields, &body, &combined)),
         None if supersedes(&meta, &old.meta) => Some(Stored { meta, fields, body }),
@@ -43,11 +50,22 @@ pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, c
         fields.remove("content-range");
     } else {
         meta.status = 206;
-        meta.partial = Some(Box::new(Partial { held: combined.range, complete: combined.complete, exact: true }));
-        let content_range = ContentRange { range: combined.range, complete: combined.complete };
+        meta.partial = Some(Box::new(Partial {
+            held: combined.range,
+            complete: combined.complete,
+            exact: true,
+        }));
+        let content_range = ContentRange {
+            range: combined.range,
+            complete: combined.complete,
+        };
         fields.set("Content-Range", content_range.to_string());
     }
-    Stored { meta, fields, body: joined.freeze() }
+    Stored {
+        meta,
+        fields,
+        body: joined.freeze(),
+    }
 }
 
 fn cut<'a>(body: &'a Bytes, piece: &Piece) -> &'a [u8] {

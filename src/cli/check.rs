@@ -19,8 +19,11 @@ pub fn check(file: &Path) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let (listeners, routes, upstreams) =
-        (loaded.config.listeners.len(), loaded.config.routes.len(), loaded.config.upstreams.len());
+    let (listeners, routes, upstreams) = (
+        loaded.config.listeners.len(),
+        loaded.config.routes.len(),
+        loaded.config.upstreams.len(),
+    );
     if let Err(errors) = Generation::new(loaded.config, &Metrics::new(), None) {
         for error in errors {
             eprintln!("{}: {error}", file.display());

@@ -7,6 +7,7 @@ mod asked;
 mod caching;
 mod forwarding;
 mod routing;
+mod storing;
 mod text;
 
 use std::io::Write as _;
@@ -19,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment, ListenAddress};
 use crate::generation::Generation;
 use crate::http1::{Limits, request};
-use crate::message::{Framing, RequestHead, ResponseHead, Scheme};
+use crate::message::{Framing, ResponseHead, Scheme};
 use crate::metrics::Metrics;
 use crate::proxy::Decided;
 use crate::proxy::origin::limits_of;
@@ -155,7 +156,7 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
         return Err(ProxyError::NotStored.into());
     }
     sent(&decided, &client, text)?;
-    caching::outcome(&decided, &way, &client, asked.response.as_ref(), now, text);
+    storing::outcome(&decided, &way, &client, asked.response.as_ref(), now, text);
     Ok(())
 }
 
@@ -212,11 +213,6 @@ fn scheme_and_tls(scheme: Scheme) -> &'static str {
         Scheme::Http => "http",
         Scheme::Https => "https (TLS)",
     }
-}
-
-/// The request's method with its article, for sentences.
-fn a_method(request: &RequestHead) -> String {
-    format!("a {} request", request.method)
 }
 
 #[cfg(test)]

@@ -63,7 +63,11 @@ pub fn run(options: &super::Run) -> ExitCode {
         true => Watch::File,
         false => Watch::SignalsOnly,
     };
-    let source = Source { file: options.config.clone(), watch, stamp };
+    let source = Source {
+        file: options.config.clone(),
+        watch,
+        stamp,
+    };
     serve(loaded, &source, |_| {})
 }
 
@@ -84,7 +88,11 @@ pub fn demo(listen: SocketAddr) -> ExitCode {
             return ExitCode::from(CONFIGURATION);
         }
     };
-    let source = Source { file: None, watch: Watch::SignalsOnly, stamp: None };
+    let source = Source {
+        file: None,
+        watch: Watch::SignalsOnly,
+        stamp: None,
+    };
     serve(loaded, &source, move |server| {
         if let Ok(listener) = tokio::net::TcpListener::from_std(app) {
             tokio::spawn(app::serve(listener));
@@ -128,12 +136,7 @@ fn serve(loaded: Loaded, source: &Source, started: impl FnOnce(&Server)) -> Exit
     code
 }
 
-async fn live(
-    config: Config,
-    source: &Source,
-    program_log: ProgramLog,
-    started: impl FnOnce(&Server),
-) -> ExitCode {
+async fn live(config: Config, source: &Source, program_log: ProgramLog, started: impl FnOnce(&Server)) -> ExitCode {
     let signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return unavailable(&error),
@@ -166,7 +169,11 @@ async fn live(
 async fn until_ended(server: &Server, source: &Source, mut signals: Signals) -> Signals {
     let mut changes = Changes::new(source);
     loop {
-        let Signals { terminate, interrupt, hangup } = &mut signals;
+        let Signals {
+            terminate,
+            interrupt,
+            hangup,
+        } = &mut signals;
         tokio::select! {
             _ = terminate.recv() => return signals,
             _ = interrupt.recv() => return signals,
@@ -239,11 +246,16 @@ impl Changes {
         let watched = source.file.clone().filter(|_| source.watch == Watch::File);
         let mut every = tokio::time::interval(WATCH_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { watched: watched.map(|file| (file, source.stamp.clone())), every }
+        Self {
+            watched: watched.map(|file| (file, source.stamp.clone())),
+            every,
+        }
     }
 
     async fn next(&mut self) {
-        let Some((file, seen)) = &mut self.watched else { return pending().await };
+        let Some((file, seen)) = &mut self.watched else {
+            return pending().await;
+        };
         loop {
             self.every.tick().await;
             let now = FileStamp::of(file);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::RawFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::request::{self, RequestError};
 use crate::http1::{HeadScanner, Limits};
-use crate::io::{Alarm, Duplex, Inbox, Outbox};
+use crate::io::{Alarm, Duplex, Inbox, Outbox, reset_on_close};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version};
 
 /// What is read ahead while a response is under way: a pipelined request or two. More stays in the socket.
@@ -33,6 +34,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client's HTTP/1 connection and the exchange under way on it.
 pub struct Http1Client {
     io: Box<dyn Duplex>,
+    fd: RawFd,
     inbox: Inbox,
     outbox: Outbox,
     scanner: HeadScanner,
@@ -59,7 +61,8 @@ enum Response {
     /// The head is queued; a body follows in this framing.
     Body(Framing),
     Finished,
-    Aborted,
+    /// Broken off; that is how its end would have been known.
+    Aborted(Framing),
 }
 
 /// What came of waiting for a request.
@@ -101,15 +104,20 @@ pub enum After {
 
 impl std::fmt::Debug for Http1Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http1Client").field("response", &self.response).field("outbox", &self.outbox).finish_non_exhaustive()
+        f.debug_struct("Http1Client")
+            .field("response", &self.response)
+            .field("outbox", &self.outbox)
+            .finish_non_exhaustive()
     }
 }
 
 impl Http1Client {
     /// Once `shutdown` is true, each response says that it is the connection's last.
-    pub fn new(io: Box<dyn Duplex>, shutdown: ShutdownWatch) -> Self {
+    /// `fd` is the descriptor under `io`.
+    pub fn new(io: Box<dyn Duplex>, fd: RawFd, shutdown: ShutdownWatch) -> Self {
         Self {
             io,
+            fd,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             scanner: HeadScanner::new(),
@@ -136,10 +144,14 @@ impl Http1Client {
         alarm: &mut Alarm,
     ) -> Next {
         let idle_until = Instant::now() + times.idle;
+        self.outbox.rest();
         let mut head_until = None;
         loop {
             let read = &self.inbox.buffer;
-            if http2 == PriorKnowledge::Accepted && !read.is_empty() && HTTP2_PREFACE.starts_with(&read[..read.len().min(HTTP2_PREFACE.len())]) {
+            if http2 == PriorKnowledge::Accepted
+                && !read.is_empty()
+                && HTTP2_PREFACE.starts_with(&read[..read.len().min(HTTP2_PREFACE.len())])
+            {
                 if read.len() >= HTTP2_PREFACE.len() {
                     return Next::Http2(std::mem::take(&mut self.inbox.buffer));
                 }
@@ -273,7 +285,8 @@ impl Http1Client {
     pub fn interim(&mut self, head: &ResponseHead) {
         if self.version >= Version::Http11 && self.response == Response::None {
             self.awaits_continue &= head.status != 100;
-            self.outbox.encode(|out| encode::interim_head(out, head.status, &head.fields));
+            self.outbox
+                .encode(|out| encode::interim_head(out, head.status, &head.fields));
         }
     }
 
@@ -291,7 +304,8 @@ impl Http1Client {
             101 => Connection::WebSocket,
             _ => self.connection,
         };
-        self.outbox.encode(|out| encode::response_head(out, &head, &self.method, connection));
+        self.outbox
+            .encode(|out| encode::response_head(out, &head, &self.method, connection));
         self.response = match head.framing {
             Framing::None | Framing::Length(0) => Response::Finished,
             framing => Response::Body(framing),
@@ -306,7 +320,7 @@ impl Http1Client {
                 self.outbox.encode(|out| out.extend_from_slice(encode::CHUNK_END));
             }
             Response::Body(_) => self.outbox.push(data),
-            Response::None | Response::Finished | Response::Aborted => {}
+            Response::None | Response::Finished | Response::Aborted(_) => {}
         }
     }
 
@@ -323,9 +337,11 @@ impl Http1Client {
     }
 
     pub fn abort(&mut self) {
-        if self.response != Response::Finished {
-            self.response = Response::Aborted;
-        }
+        self.response = match self.response {
+            Response::None => Response::Aborted(Framing::None),
+            Response::Body(framing) => Response::Aborted(framing),
+            ended => ended,
+        };
         self.connection = Connection::Close;
     }
 
@@ -373,8 +389,11 @@ impl Http1Client {
     /// Closes the connection so that what was written arrives: closing a socket with unread bytes in it resets the
     /// connection, and the reset would overtake our response.
     pub async fn close(mut self, alarm: &mut Alarm) {
-        if self.response == Response::Aborted {
-            return;
+        match self.response {
+            // The end of the connection would pass for the end of the body (RFC 9112 §6.3).
+            Response::Aborted(Framing::Close) => return reset_on_close(&*self.io, self.fd),
+            Response::Aborted(_) => return,
+            Response::None | Response::Body(_) | Response::Finished => {}
         }
         let deadline = Instant::now() + LINGER;
         let linger = async {

@@ -41,7 +41,10 @@ enum End {
 
 impl std::fmt::Debug for Http2Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http2Client").field("backlog", &self.backlog).field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Http2Client")
+            .field("backlog", &self.backlog)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,7 +151,9 @@ impl Http2Client {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Ok(()));
+        };
         while let Some(mut front) = self.queue.pop_front() {
             stream.reserve_capacity(front.len());
             let granted = match stream.poll_capacity(cx) {
@@ -279,7 +284,9 @@ fn response_of(head: &ResponseHead) -> Option<Response<()>> {
         Framing::Chunked | Framing::Stream | Framing::Close => None,
     };
     if let Some(length) = length {
-        response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     Some(response)
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::fetch::Fetch;
 use super::pass::forwarded_status;
-use super::{Decided, Failure, Proxy};
+use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Follower, Landing};
 use crate::cache::memory::Variants;
 use crate::cache::{Join, Stored};
@@ -42,9 +42,9 @@ struct Found {
 }
 
 /// How a wait for another request's fetch ended.
-enum Turn {
-    /// The response was read along to its end.
-    Answered,
+enum Turn<'a> {
+    /// Read its response along.
+    Read(Plan<'a>),
     /// Look again; the fetch may have to be for these values of the fields that the response varies by.
     Again(Option<Vec<u8>>),
     /// Fetch without waiting for anybody.
@@ -53,14 +53,14 @@ enum Turn {
 
 impl Proxy {
     /// Answers a request on a route that caches.
-    pub(super) async fn cached(
+    pub(super) async fn cached<'a>(
         self: &Arc<Self>,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         rules: &CacheRules,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+    ) -> Result<Plan<'a>, Failure> {
         let request = decided.request;
         if let Some(why) = unkeyable(request) {
             let (reason, detail) = match why {
@@ -87,7 +87,9 @@ impl Proxy {
                         Followed::Somebody => CacheResult::Collapsed,
                     });
                     let status = hit(&served, "l1");
-                    return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+                    self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
+                        .await?;
+                    return Ok(Plan::Answered);
                 }
                 Reuse::Stale(why, served) => {
                     let stored = found.stored.ok_or(ProxyError::Internal)?;
@@ -96,18 +98,25 @@ impl Proxy {
                     }
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
-                    return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+                    self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
+                        .await?;
+                    return Ok(Plan::Answered);
                 }
                 Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
-                && let Some(()) = self.complete(decided, rules, &key, part, client, exchange, alarm).await?
+                && let Some(()) = self
+                    .complete(decided, rules, &key, part, client, exchange, alarm)
+                    .await?
             {
-                return Ok(());
+                return Ok(Plan::Answered);
             }
             let candidates = candidates(&found);
-            let destination = Destination { key: key.clone(), variant: variant.clone() };
+            let destination = Destination {
+                key: key.clone(),
+                variant: variant.clone(),
+            };
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
                 true => self.cache.flights.join(destination.clone()),
                 false => Join::Alone,
@@ -115,19 +124,23 @@ impl Proxy {
             let duty = match join {
                 Join::Lead(duty) => Some(duty),
                 Join::Alone => None,
-                Join::Follow(follower) => {
-                    match self.follow(decided, follower, reason, client, exchange, alarm).await? {
-                        Turn::Answered => return Ok(()),
-                        Turn::Again(values) => {
-                            followed = Followed::Somebody;
-                            variant = values.or(variant);
-                            continue;
-                        }
-                        Turn::Alone => None,
+                Join::Follow(follower) => match self.follow(decided, follower, reason, client, exchange).await? {
+                    Turn::Read(plan) => return Ok(plan),
+                    Turn::Again(values) => {
+                        followed = Followed::Somebody;
+                        variant = values.or(variant);
+                        continue;
                     }
-                }
+                    Turn::Alone => None,
+                },
             };
-            let fetch = Fetch { destination, candidates, stored: found.stored, reason, duty };
+            let fetch = Fetch {
+                destination,
+                candidates,
+                stored: found.stored,
+                reason,
+                duty,
+            };
             return self.fetch(decided, rules, fetch, client, exchange, alarm).await;
         }
     }
@@ -136,17 +149,25 @@ impl Proxy {
         let now = Timestamp::from(self.clock.now());
         let Some(variants) = self.cache.memory.get(key) else {
             let decision = without_stored(&request.fields, Forward::UriMiss, &rules.reuse);
-            return Found { decision, stored: None, variants: None };
+            return Found {
+                decision,
+                stored: None,
+                variants: None,
+            };
         };
         let chosen = select(variants.iter().map(|stored| (stored, &stored.meta)), &request.fields).cloned();
         let decision = match &chosen {
             Some(stored) => reuse(request, &stored.meta, now, &rules.reuse),
             None => without_stored(&request.fields, Forward::VaryMiss, &rules.reuse),
         };
-        Found { decision, stored: chosen, variants: Some(variants) }
+        Found {
+            decision,
+            stored: chosen,
+            variants: Some(variants),
+        }
     }
 
-    /// Waits for another request's fetch, and reads its response along if it fits.
+    /// Waits for another request's fetch.
     async fn follow(
         &self,
         decided: &Decided<'_>,
@@ -154,8 +175,7 @@ impl Proxy {
         reason: Forward,
         client: &mut Client,
         exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<Turn<'static>, Failure> {
         let landing = {
             let mut waiting = std::pin::pin!(follower.wait(Instant::now() + FOLLOW));
             poll_fn(|cx| match waiting.as_mut().poll(cx) {
@@ -173,11 +193,12 @@ impl Proxy {
         if filling.meta.variant.fits(&request.fields).is_none() {
             return Ok(Turn::Again(variant_values(&request.fields, &filling.fields)));
         }
-        let Some(reader) = filling.read() else { return Ok(Turn::Alone) };
+        let Some(reader) = filling.read() else {
+            return Ok(Turn::Alone);
+        };
         exchange.cache = Some(CacheResult::Collapsed);
         let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
-        self.read_along(decided, reader, &status, client, exchange, alarm).await?;
-        Ok(Turn::Answered)
+        Ok(Turn::Read(self.read_along(decided, reader, &status, exchange)))
     }
 }
 
@@ -202,7 +223,13 @@ fn candidates(found: &Found) -> Vec<Arc<Stored>> {
 /// Whether a request may wait for another one's response, or let others wait for its own: only where the answer does not depend on
 /// anything but the key.
 pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &CacheRules) -> bool {
-    const PERSONAL: [&str; 5] = ["authorization", "range", "if-none-match", "if-modified-since", "if-range"];
+    const PERSONAL: [&str; 5] = [
+        "authorization",
+        "range",
+        "if-none-match",
+        "if-modified-since",
+        "if-range",
+    ];
     rules.collapse == Collapse::Instance
         && request.method == http::Method::GET
         // A client that insists on the origin gets an answer of its own.
@@ -225,5 +252,9 @@ fn variant_values(request: &crate::message::Fields, response: &crate::message::F
 }
 
 pub(crate) fn hit(served: &Served, detail: &'static str) -> CacheStatus<'static> {
-    CacheStatus { outcome: cache_status::Outcome::Hit, ttl: Some(served.ttl), detail: Some(detail) }
+    CacheStatus {
+        outcome: cache_status::Outcome::Hit,
+        ttl: Some(served.ttl),
+        detail: Some(detail),
+    }
 }

@@ -12,7 +12,7 @@ use super::cached::hit;
 use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
 use super::relay::Relay;
-use super::{Decided, Failure, Proxy};
+use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::partial::{join, settle};
@@ -25,16 +25,14 @@ use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::{CacheResult, Outcome};
 use crate::respond::cache_status::{self, CacheStatus, Storing};
+use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::freshness::Times;
 use crate::rfc9111::range::{combine, completion};
 use crate::rfc9111::reuse::{Forward, Served, is_error, reuse_on_error};
-use crate::respond::error::ProxyError;
-use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::storability::{Accepted, Storable, storable};
-use crate::rfc9111::validation::{
-    Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304,
-};
+use crate::rfc9111::stored::StaleUse;
+use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
 use crate::transform::fields::Delivery;
 use crate::upstream::Origin;
 
@@ -57,21 +55,24 @@ pub(super) struct Fetch {
 }
 
 impl Proxy {
-    pub(super) async fn fetch(
+    pub(super) async fn fetch<'a>(
         self: &Arc<Self>,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         rules: &CacheRules,
         mut fetch: Fetch,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+    ) -> Result<Plan<'a>, Failure> {
         exchange.cache = Some(fetch.reason.into());
         let request = decided.request;
         let requested = Timestamp::from(self.clock.now());
         let ask = |fields: &mut Fields| {
             if !fetch.candidates.is_empty() {
-                make_conditional(fields, fetch.candidates.iter().map(|stored| (&stored.meta, &stored.fields)));
+                make_conditional(
+                    fields,
+                    fetch.candidates.iter().map(|stored| (&stored.meta, &stored.fields)),
+                );
             }
         };
         let sent = self.send(decided, ask, client, exchange, alarm).await;
@@ -79,7 +80,7 @@ impl Proxy {
         let times = Times { requested, received };
         let failed = match &sent {
             Ok(Sent::Response(response)) => is_error(response.head.status),
-            Ok(Sent::Answered) => return Ok(()),
+            Ok(Sent::Answered) => return Ok(Plan::Answered),
             Err(Failure::Refused(error)) => is_error(error.status()),
             Err(_) => false,
         };
@@ -94,24 +95,29 @@ impl Proxy {
             fetch.land(Landing::Unstored);
             exchange.cache = Some(CacheResult::ServedStale);
             let status = hit(&served, "stale-if-error");
-            return self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await;
+            self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
+                .await?;
+            return Ok(Plan::Answered);
         }
         let sent = match sent {
             // RFC 9111 §5.2.2.2: what must not be used stale, and cannot be validated, is an error of its own.
             Err(Failure::Refused(error))
                 if is_error(error.status())
-                    && fetch.stored.as_ref().is_some_and(|old| old.meta.restrictions.stale == StaleUse::Never) =>
+                    && fetch
+                        .stored
+                        .as_ref()
+                        .is_some_and(|old| old.meta.restrictions.stale == StaleUse::Never) =>
             {
                 return Err(ProxyError::NotValidated.into());
             }
             sent => sent?,
         };
         let mut response = match sent {
-            Sent::Response(response) => *response,
-            Sent::Answered => return Ok(()),
+            Sent::Response(response) => response,
+            Sent::Answered => return Ok(Plan::Answered),
         };
         if response.head.status == 304 && !fetch.candidates.is_empty() {
-            return Box::pin(self.confirmed(decided, rules, fetch, response, times, client, exchange, alarm)).await;
+            return Box::pin(self.confirmed(decided, rules, fetch, *response, times, client, exchange, alarm)).await;
         }
         if request.method == http::Method::HEAD {
             self.after_head(request, rules, &fetch, &response.head, times);
@@ -121,7 +127,7 @@ impl Proxy {
                 Some("too-large")
             }
             Storable::Yes(accepted) => {
-                return self.fill(decided, rules, fetch, response, *accepted, client, exchange, alarm).await;
+                return self.fill(decided, rules, fetch, *response, *accepted, exchange);
             }
             Storable::No(why) => {
                 if !why.is_about_request() {
@@ -132,11 +138,14 @@ impl Proxy {
         };
         fetch.land(Landing::Unstored);
         forwarded_status(fetch.reason, detail, cache_status::Fetch::Own).append_to(&mut response.head.fields);
-        self.deliver(decided, response, client, exchange, alarm).await
+        Ok(Plan::Deliver(*decided, response))
     }
 
     /// Fetches what a stored part lacks of its representation, and answers with the whole. `None`: it cannot be made whole so.
-    #[expect(clippy::too_many_arguments, reason = "what is decided, what is stored, and where it goes")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is decided, what is stored, and where it goes"
+    )]
     pub(super) async fn complete(
         self: &Arc<Self>,
         decided: &Decided<'_>,
@@ -147,7 +156,9 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Option<()>, Failure> {
-        let Some(completion) = completion(&stored.meta) else { return Ok(None) };
+        let Some(completion) = completion(&stored.meta) else {
+            return Ok(None);
+        };
         let mut request = decided.request.clone();
         request.method = http::Method::GET;
         for name in ["if-none-match", "if-modified-since"] {
@@ -158,24 +169,42 @@ impl Proxy {
             Some(tag) => request.fields.set("If-Range", tag),
             None => drop(request.fields.remove("if-range")),
         }
-        let asking = Decided { request: &request, ..*decided };
+        let asking = Decided {
+            request: &request,
+            ..*decided
+        };
         exchange.cache = Some(Forward::Partial.into());
         let requested = Timestamp::from(self.clock.now());
         let Sent::Response(response) = self.send(&asking, |_| {}, client, exchange, alarm).await? else {
             return Ok(Some(()));
         };
-        let times = Times { requested, received: Timestamp::from(self.clock.now()) };
+        let times = Times {
+            requested,
+            received: Timestamp::from(self.clock.now()),
+        };
         let Response { mut origin, head, .. } = *response;
-        let outcome = if is_error(head.status) { Outcome::ServerError } else { Outcome::Ok };
+        let outcome = if is_error(head.status) {
+            Outcome::ServerError
+        } else {
+            Outcome::Ok
+        };
         origin.server().metrics.outcome(outcome);
-        let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else { return Ok(None) };
+        let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else {
+            return Ok(None);
+        };
         let Accepted { meta, fields } = *accepted;
-        let Some(announced) = meta.partial.as_deref() else { return Ok(None) };
-        let Some(combined) = combine(&stored.meta, announced, &fields, times.received) else { return Ok(None) };
+        let Some(announced) = meta.partial.as_deref() else {
+            return Ok(None);
+        };
+        let Some(combined) = combine(&stored.meta, announced, &fields, times.received) else {
+            return Ok(None);
+        };
         if !combined.is_complete() || announced.held.len() > rules.max_body {
             return Ok(None);
         }
-        let Some(body) = collect(&mut origin, announced.held.len(), alarm).await else { return Ok(None) };
+        let Some(body) = collect(&mut origin, announced.held.len(), alarm).await else {
+            return Ok(None);
+        };
         origin.end();
         let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
         self.cache.memory.store(key, whole.clone());
@@ -190,14 +219,16 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
-        self.serve_stored(decided, &whole, served, &status, client, exchange, alarm).await.map(Some)
+        self.serve_stored(decided, &whole, served, &status, client, exchange, alarm)
+            .await
+            .map(Some)
     }
 
     /// The origin says that a stored response still holds (RFC 9111 §4.3.3, §4.3.4).
     #[expect(clippy::too_many_arguments, reason = "what is decided, what came, and where it goes")]
-    async fn confirmed(
+    async fn confirmed<'a>(
         self: &Arc<Self>,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         rules: &CacheRules,
         mut fetch: Fetch,
         response: Response,
@@ -205,20 +236,27 @@ impl Proxy {
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+    ) -> Result<Plan<'a>, Failure> {
         let Response { origin, head, .. } = response;
         origin.server().metrics.outcome(Outcome::Ok);
         origin.end();
         let key = &fetch.destination.key;
         let candidates = fetch.candidates.iter().map(|stored| (stored, &stored.meta));
-        let selected: Vec<_> = selected_by_304(candidates, &head.fields, times.received).into_iter().cloned().collect();
+        let selected: Vec<_> = selected_by_304(candidates, &head.fields, times.received)
+            .into_iter()
+            .cloned()
+            .collect();
         let mut answer = None;
         for stored in selected {
             let policy = rules.store_policy();
             let fresh = match freshen(decided.request, &stored.meta, &stored.fields, &head, times, &policy) {
                 Freshened::Store(accepted) => {
                     let Accepted { meta, fields } = *accepted;
-                    let new = Arc::new(Stored { meta, fields, body: stored.body.clone() });
+                    let new = Arc::new(Stored {
+                        meta,
+                        fields,
+                        body: stored.body.clone(),
+                    });
                     if new.meta.variant == stored.meta.variant {
                         self.cache.memory.replace(key, &stored, Some(new.clone()));
                     } else {
@@ -252,18 +290,13 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
-        self.serve_stored(decided, &stored, served, &status, client, exchange, alarm).await
+        self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
+            .await?;
+        Ok(Plan::Answered)
     }
 
     /// What a response to HEAD says about the stored response to GET (RFC 9111 §4.3.5).
-    fn after_head(
-        &self,
-        request: &RequestHead,
-        rules: &CacheRules,
-        fetch: &Fetch,
-        head: &ResponseHead,
-        times: Times,
-    ) {
+    fn after_head(&self, request: &RequestHead, rules: &CacheRules, fetch: &Fetch, head: &ResponseHead, times: Times) {
         let Some(stored) = &fetch.stored else { return };
         let key = &fetch.destination.key;
         let length = stored.body.len() as u64;
@@ -275,7 +308,11 @@ impl Proxy {
                 match freshen(request, &stored.meta, &stored.fields, head, times, &policy) {
                     Freshened::Store(accepted) => {
                         let Accepted { meta, fields } = *accepted;
-                        let new = Stored { meta, fields, body: stored.body.clone() };
+                        let new = Stored {
+                            meta,
+                            fields,
+                            body: stored.body.clone(),
+                        };
                         self.cache.memory.replace(key, stored, Some(Arc::new(new)));
                     }
                     Freshened::Remove(..) => self.cache.memory.replace(key, stored, None),
@@ -286,19 +323,20 @@ impl Proxy {
     }
 
     /// A response that is stored while it goes to everybody who waits for it.
-    #[expect(clippy::too_many_arguments, reason = "what is decided, what came, and where it goes")]
-    async fn fill(
+    fn fill<'a>(
         self: &Arc<Self>,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         rules: &CacheRules,
         fetch: Fetch,
         response: Response,
         accepted: Accepted,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
-        let Response { origin, relay, mut head } = response;
+        exchange: &Exchange,
+    ) -> Result<Plan<'a>, Failure> {
+        let Response {
+            origin,
+            relay,
+            mut head,
+        } = response;
         let Accepted { meta, mut fields } = accepted;
         fields.shrink();
         let served = Served::of(&meta, meta.received);
@@ -313,28 +351,33 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
-        let Some(reader) = filling.read() else { return Err(Failure::Broken("fill")) };
+        let Some(reader) = filling.read() else {
+            return Err(Failure::Broken("fill"));
+        };
         if let Some(duty) = &fetch.duty {
             duty.publish(filling.clone());
         }
-        let fill = Fill { proxy: self.clone(), filling, destination: fetch.destination, duty: fetch.duty };
+        let fill = Fill {
+            proxy: self.clone(),
+            filling,
+            destination: fetch.destination,
+            duty: fetch.duty,
+        };
         let between_bytes = relay.limits.between_bytes;
         tokio::spawn(fill.run(origin, between_bytes));
         status.append_to(&mut head.fields);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        self.read(reader, head, client, exchange, alarm).await
+        Ok(Plan::Read(Box::new(head), reader))
     }
 
-    /// Sends a response that another request's fetch brings in.
-    pub(super) async fn read_along(
+    /// A response that another request's fetch brings in.
+    pub(super) fn read_along(
         &self,
         decided: &Decided<'_>,
         reader: FillReader,
         status: &CacheStatus<'_>,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+        exchange: &Exchange,
+    ) -> Plan<'static> {
         let filling = reader.filling();
         let served = Served::of(&filling.meta, Timestamp::from(self.clock.now()));
         let mut head = ResponseHead {
@@ -349,13 +392,14 @@ impl Proxy {
         head.fields.push("Age", served.age.get().to_string());
         status.append_to(&mut head.fields);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        self.read(reader, head, client, exchange, alarm).await
+        Plan::Read(Box::new(head), reader)
     }
 
-    async fn read(
+    /// Sends a body as it is brought in.
+    pub(super) async fn read(
         &self,
-        mut reader: FillReader,
         head: ResponseHead,
+        mut reader: FillReader,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
@@ -368,7 +412,9 @@ impl Proxy {
         }
         let mut bytes = 0;
         let mut relay = Relay::download();
-        let result = relay.body(client, &mut reader, alarm, |data| bytes += data.len() as u64).await;
+        let result = relay
+            .body(client, &mut reader, alarm, |data| bytes += data.len() as u64)
+            .await;
         exchange.response_bytes = bytes;
         result.map_err(|error| Failure::within_response(&error))
     }
@@ -381,9 +427,16 @@ impl Proxy {
         stored: &Arc<Stored>,
         exchange: &Exchange,
     ) {
-        let destination = Destination { key: key.clone(), variant: None };
-        let Some(place) = self.cache.refreshes.begin() else { return };
-        let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else { return };
+        let destination = Destination {
+            key: key.clone(),
+            variant: None,
+        };
+        let Some(place) = self.cache.refreshes.begin() else {
+            return;
+        };
+        let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else {
+            return;
+        };
         let candidates = match stored.meta.validators.any() {
             true => vec![stored.clone()],
             false => Vec::new(),
@@ -395,7 +448,9 @@ impl Proxy {
             reason: Forward::Stale,
             duty: Some(duty),
         };
-        let Some(request) = exchange.request.clone() else { return };
+        let Some(request) = exchange.request.clone() else {
+            return;
+        };
         let (proxy, route, behind) = (self.clone(), exchange.route, exchange.behind());
         let generation = exchange.generation().clone();
         let listener = exchange.arrival.listener;
@@ -403,9 +458,15 @@ impl Proxy {
         tokio::spawn(async move {
             let _place = place;
             let mut exchange = behind;
-            let (Some(index), Some(listener)) = (route, generation.config.listeners.get(listener)) else { return };
-            let Some(route) = generation.config.routes.get(index) else { return };
-            let Some(rules) = generation.routes.get(index).and_then(|route| route.cache.as_ref()) else { return };
+            let (Some(index), Some(listener)) = (route, generation.config.listeners.get(listener)) else {
+                return;
+            };
+            let Some(route) = generation.config.routes.get(index) else {
+                return;
+            };
+            let Some(rules) = generation.routes.get(index).and_then(|route| route.cache.as_ref()) else {
+                return;
+            };
             let captures = generation.router.captures(index, request.path());
             // The client's own conditions and ranges are answered already.
             let mut request = (*request).clone();
@@ -413,10 +474,22 @@ impl Proxy {
             for name in ["range", "if-range", "if-none-match", "if-modified-since"] {
                 request.fields.remove(name);
             }
-            let decided = Decided { generation: &generation, listener, request: &request, route, captures };
+            let decided = Decided {
+                generation: &generation,
+                listener,
+                request: &request,
+                route,
+                captures,
+            };
             let mut client = Client::Nobody;
             // Whatever comes of it is told to those who wait; there is nobody else to tell.
-            let _ = proxy.fetch(&decided, rules, fetch, &mut client, &mut exchange, &mut Alarm::new()).await;
+            let mut alarm = Alarm::new();
+            if let Ok(plan) = proxy
+                .fetch(&decided, rules, fetch, &mut client, &mut exchange, &mut alarm)
+                .await
+            {
+                let _ = proxy.carry_out(plan, &mut client, &mut exchange, &mut alarm).await;
+            }
         });
     }
 }
@@ -444,7 +517,11 @@ impl Fill {
         let metrics = origin.server().metrics.clone();
         match ended {
             Ok(()) => {
-                metrics.outcome(if self.filling.meta.status >= 500 { Outcome::ServerError } else { Outcome::Ok });
+                metrics.outcome(if self.filling.meta.status >= 500 {
+                    Outcome::ServerError
+                } else {
+                    Outcome::Ok
+                });
                 origin.end();
                 self.filling.end(Ok(()));
                 if let Some(body) = self.filling.whole() {
@@ -536,7 +613,9 @@ async fn collect(origin: &mut Origin, length: u64, alarm: &mut Alarm) -> Option<
     loop {
         let deadline = Instant::now() + COLLECT;
         match alarm.race(Some(deadline), poll_fn(|cx| origin.poll_body(cx))).await {
-            Ok(Ok(BodyEvent::Data(data))) if (body.len() + data.len()) as u64 <= length => body.extend_from_slice(&data),
+            Ok(Ok(BodyEvent::Data(data))) if (body.len() + data.len()) as u64 <= length => {
+                body.extend_from_slice(&data)
+            }
             Ok(Ok(BodyEvent::End(_))) if body.len() as u64 == length => return Some(body.freeze()),
             _ => return None,
         }
@@ -553,5 +632,9 @@ pub(crate) fn declared(head: &ResponseHead) -> Option<u64> {
 
 /// The same response with other fields, for one answer.
 fn with_fields(stored: &Stored, fields: Fields) -> Arc<Stored> {
-    Arc::new(Stored { meta: stored.meta.clone(), fields, body: stored.body.clone() })
+    Arc::new(Stored {
+        meta: stored.meta.clone(),
+        fields,
+        body: stored.body.clone(),
+    })
 }

@@ -26,7 +26,7 @@ const REQUEST_IDLE: Duration = Duration::from_secs(30);
 pub(crate) const LONG_IDLE: Duration = Duration::from_secs(3600);
 
 /// A response whose head has come.
-pub(super) struct Response {
+pub(crate) struct Response {
     pub origin: Origin,
     pub relay: Relay,
     /// Without what belongs to the origin's connection.
@@ -148,12 +148,7 @@ impl Proxy {
 }
 
 /// A connection to a server, unless the client leaves first.
-async fn connect(
-    upstream: &Upstream,
-    tried: &mut Tried,
-    reuse: Reuse,
-    client: &mut Client,
-) -> Result<Origin, Failure> {
+async fn connect(upstream: &Upstream, tried: &mut Tried, reuse: Reuse, client: &mut Client) -> Result<Origin, Failure> {
     let mut connecting = std::pin::pin!(upstream.connect(tried, reuse));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -168,8 +163,17 @@ async fn connect(
 }
 
 pub(crate) fn limits_of(decided: &Decided<'_>) -> Limits {
-    let Decided { request, route, generation, .. } = *decided;
-    let timeouts = generation.config.upstreams.get(route.upstream).map(|upstream| &upstream.timeouts);
+    let Decided {
+        request,
+        route,
+        generation,
+        ..
+    } = *decided;
+    let timeouts = generation
+        .config
+        .upstreams
+        .get(route.upstream)
+        .map(|upstream| &upstream.timeouts);
     let is_call = is_grpc(request);
     Limits {
         request_body: route.max_request_body.filter(|_| !is_call),
@@ -192,7 +196,10 @@ pub(crate) fn limits_of(decided: &Decided<'_>) -> Limits {
 /// gRPC calls may stream both ways for as long as they like.
 fn is_grpc(request: &RequestHead) -> bool {
     request.method == Method::POST
-        && request.fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+        && request
+            .fields
+            .get("content-type")
+            .is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 /// Whether a 101 is the one that the client asked for.
@@ -201,5 +208,10 @@ pub(crate) fn switches(request: &RequestHead, head: &ResponseHead) -> bool {
 }
 
 fn go_on() -> ResponseHead {
-    ResponseHead { status: 100, fields: Fields::new(), framing: Framing::None, declared_length: None }
+    ResponseHead {
+        status: 100,
+        fields: Fields::new(),
+        framing: Framing::None,
+        declared_length: None,
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::origin::{LONG_IDLE, Response, Sent};
 use super::relay::{Limits, RelayError};
-use super::{Decided, Failure, Proxy};
+use super::{Decided, Failure, Plan, Proxy};
 use crate::config;
 use crate::edge::client::{Client, ClientError};
 use crate::exchange::{Exchange, Kind};
@@ -21,24 +21,24 @@ use crate::transform::fields::Delivery;
 const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
 
 impl Proxy {
-    /// Passes a request on and its response back; the cache has no part in it, for this reason.
-    pub(super) async fn pass(
+    /// Passes a request on, and plans to pass its response back; the cache has no part in it, for this reason.
+    pub(super) async fn pass<'a>(
         &self,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         reason: Forward,
         detail: Option<&'static str>,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
+    ) -> Result<Plan<'a>, Failure> {
         exchange.cache = Some(reason.into());
         let mut response = match self.send(decided, |_| {}, client, exchange, alarm).await? {
             Sent::Response(response) => response,
-            Sent::Answered => return Ok(()),
+            Sent::Answered => return Ok(Plan::Answered),
         };
         self.after_unsafe(decided, &response.head);
         forwarded_status(reason, detail, Fetch::Own).append_to(&mut response.head.fields);
-        self.deliver(decided, *response, client, exchange, alarm).await
+        Ok(Plan::Deliver(*decided, response))
     }
 
     /// Passes a response on whose head has come and is ready but for what this client alone gets.
@@ -86,7 +86,10 @@ impl Proxy {
             true => {
                 limit_stream(&mut relay.limits, decided.route.stream.as_ref(), &head);
                 exchange.kind = Kind::Stream;
-                counted = Some((metrics.as_ref().map(|metrics| metrics.stream_guard()), self.work.stream()));
+                counted = Some((
+                    metrics.as_ref().map(|metrics| metrics.stream_guard()),
+                    self.work.stream(),
+                ));
                 Delivery::Stream
             }
             false => Delivery::Whole,
@@ -142,7 +145,10 @@ impl Proxy {
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         exchange.responds(101);
         exchange.kind = Kind::Stream;
-        let _counted = (exchange.route().map(|route| route.metrics.stream_guard()), self.work.stream());
+        let _counted = (
+            exchange.route().map(|route| route.metrics.stream_guard()),
+            self.work.stream(),
+        );
         http1.respond(head);
         http1.tunnel();
         origin.tunnel();
@@ -163,7 +169,12 @@ impl Proxy {
 /// `Cache-Status` of a response that came from the origin and is not stored.
 pub(crate) fn forwarded_status(reason: Forward, detail: Option<&'static str>, fetch: Fetch) -> CacheStatus<'static> {
     CacheStatus {
-        outcome: cache_status::Outcome::Forwarded { reason, status: None, storing: Storing::NotStored, fetch },
+        outcome: cache_status::Outcome::Forwarded {
+            reason,
+            status: None,
+            storing: Storing::NotStored,
+            fetch,
+        },
         ttl: None,
         detail,
     }
@@ -184,5 +195,10 @@ pub(crate) fn limit_stream(limits: &mut Limits, stream: Option<&config::Stream>,
 }
 
 fn empty_head() -> ResponseHead {
-    ResponseHead { status: 0, fields: Default::default(), framing: Framing::None, declared_length: None }
+    ResponseHead {
+        status: 0,
+        fields: Default::default(),
+        framing: Framing::None,
+        declared_length: None,
+    }
 }

@@ -18,8 +18,8 @@ use crate::edge::client::{BodyEvent, Client, ClientError};
 use crate::http1::response::ResponseError;
 use crate::io::Alarm;
 use crate::message::ResponseHead;
-use crate::transform::fields::clean_trailers;
 use crate::transform::events::{EventBoundary, HEARTBEAT};
+use crate::transform::fields::clean_trailers;
 use crate::upstream::{Origin, OriginError};
 
 /// Queued bytes above which the other side is not read.
@@ -142,7 +142,12 @@ impl Progress {
         if written != self.written {
             self.at = Instant::now();
         }
-        *self = Self { written, backlog: 0, waits: false, at: self.at };
+        *self = Self {
+            written,
+            backlog: 0,
+            waits: false,
+            at: self.at,
+        };
     }
 
     /// The peer does not take everything. The time before something began to wait does not count, and what TLS takes at once is no
@@ -151,7 +156,12 @@ impl Progress {
         if !self.waits || (written != self.written && self.backlog > 0) {
             self.at = Instant::now();
         }
-        *self = Self { written, backlog, waits: true, at: self.at };
+        *self = Self {
+            written,
+            backlog,
+            waits: true,
+            at: self.at,
+        };
     }
 }
 
@@ -159,7 +169,12 @@ impl Relay {
     /// The request's head is queued already.
     pub fn new(client: &Client, limits: Limits) -> Self {
         let now = Instant::now();
-        let progress = Progress { written: 0, backlog: 0, waits: false, at: now };
+        let progress = Progress {
+            written: 0,
+            backlog: 0,
+            waits: false,
+            at: now,
+        };
         let upload = match client.body_is_read() {
             true => Upload::Flushing,
             false => Upload::Streaming,
@@ -188,7 +203,10 @@ impl Relay {
             write: WRITE_PROGRESS,
             heartbeat: None,
         };
-        Self { upload: Upload::Done, ..Self::new(&Client::Nobody, limits) }
+        Self {
+            upload: Upload::Done,
+            ..Self::new(&Client::Nobody, limits)
+        }
     }
 
     /// Sends the request and waits for the final response's head; passes interim ones on.
@@ -301,17 +319,25 @@ impl Relay {
                     },
                     Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog()),
                 }
-                if self.is_client_unread(source.origin().map_or(0, |origin| origin.backlog())) && client.poll_gone(cx).is_ready() {
+                if self.is_client_unread(source.origin().map_or(0, |origin| origin.backlog()))
+                    && client.poll_gone(cx).is_ready()
+                {
                     return Poll::Ready(Err(left()));
                 }
                 let stalled = self.client_wrote.waits;
                 let idle = self.client_wrote.at.max(self.origin_read);
                 let (deadline, due) = earliest([
                     stalled.then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
-                    after(self.origin_read, self.limits.between_bytes.filter(|_| !stalled), Due::OriginSilent),
+                    after(
+                        self.origin_read,
+                        self.limits.between_bytes.filter(|_| !stalled),
+                        Due::OriginSilent,
+                    ),
                     after(
                         idle,
-                        self.limits.heartbeat.filter(|_| !stalled && boundary.is_between_events()),
+                        self.limits
+                            .heartbeat
+                            .filter(|_| !stalled && boundary.is_between_events()),
                         Due::Heartbeat,
                     ),
                 ]);
@@ -379,8 +405,14 @@ impl Relay {
                 let active = self.client_read.max(self.origin_read);
                 let (deadline, due) = earliest([
                     Some((active + idle, Due::OriginSilent)),
-                    self.client_wrote.waits.then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
-                    after(self.origin_wrote.at, self.limits.send.filter(|_| self.origin_wrote.waits), Due::OriginSilent),
+                    self.client_wrote
+                        .waits
+                        .then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
+                    after(
+                        self.origin_wrote.at,
+                        self.limits.send.filter(|_| self.origin_wrote.waits),
+                        Due::OriginSilent,
+                    ),
                 ]);
                 match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,

@@ -24,7 +24,10 @@ struct Answer {
 
 impl Proxy {
     /// Answers with a stored response: all of it, a part of it, or the news that the client has it already.
-    #[expect(clippy::too_many_arguments, reason = "what is decided, what is stored, and where it goes")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is decided, what is stored, and where it goes"
+    )]
     pub(super) async fn serve_stored(
         &self,
         decided: &Decided<'_>,
@@ -50,7 +53,11 @@ impl Proxy {
         let mut head = ResponseHead {
             status: answer.status,
             fields: answer.fields,
-            framing: if has_body { Framing::Length(length) } else { Framing::None },
+            framing: if has_body {
+                Framing::Length(length)
+            } else {
+                Framing::None
+            },
             declared_length: (answer.status != 304).then_some(length),
         };
         self.finish(decided, &mut head, Delivery::Whole, exchange);
@@ -67,8 +74,15 @@ impl Proxy {
     /// What a successful unsafe request makes worthless (RFC 9111 §4.4).
     pub(super) fn after_unsafe(&self, decided: &Decided<'_>, head: &ResponseHead) {
         for uri in invalidated(decided.request, head) {
-            for rules in decided.generation.routes.iter().filter_map(|route| route.cache.as_ref()) {
-                self.cache.memory.invalidate(&crate::key::CacheKey::of_uri(&uri, &rules.key.query));
+            for rules in decided
+                .generation
+                .routes
+                .iter()
+                .filter_map(|route| route.cache.as_ref())
+            {
+                self.cache
+                    .memory
+                    .invalidate(&crate::key::CacheKey::of_uri(&uri, &rules.key.query));
             }
         }
     }
@@ -85,26 +99,41 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
         (None, complete) => match selection(decided.request, &stored.meta, complete.unwrap_or_default()) {
             Selection::Parts(parts) => parts,
             Selection::Whole => {
-                return Answer { status: stored.meta.status, fields: stored.fields.clone(), body: stored.body.clone() };
+                return Answer {
+                    status: stored.meta.status,
+                    fields: stored.fields.clone(),
+                    body: stored.body.clone(),
+                };
             }
             Selection::Unsatisfiable => {
                 let mut fields = stored.fields.clone();
                 fields.set("Content-Range", format!("bytes */{}", stored.body.len()));
-                return Answer { status: 416, fields, body: Bytes::new() };
+                return Answer {
+                    status: 416,
+                    fields,
+                    body: Bytes::new(),
+                };
             }
         },
     };
     let mut fields = stored.fields.clone();
     let body = match parts.as_slice() {
         [range] => {
-            let content_range = ContentRange { range: *range, complete };
+            let content_range = ContentRange {
+                range: *range,
+                complete,
+            };
             fields.set("Content-Range", content_range.to_string());
             slice(&stored.body, first, *range)
         }
         parts => {
             let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
             let content_type = fields.get("content-type").map(<[u8]>::to_vec);
-            let multipart = Multipart { boundary: &boundary, content_type: content_type.as_deref(), complete };
+            let multipart = Multipart {
+                boundary: &boundary,
+                content_type: content_type.as_deref(),
+                complete,
+            };
             let mut body = BytesMut::with_capacity(usize::try_from(multipart.length(parts)).unwrap_or_default());
             for range in parts {
                 body.extend_from_slice(&multipart.part_head(*range));
@@ -116,12 +145,20 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
             body.freeze()
         }
     };
-    Answer { status: 206, fields, body }
+    Answer {
+        status: 206,
+        fields,
+        body,
+    }
 }
 
 /// Bytes of a body that begins at offset `from` of its representation.
 fn slice(body: &Bytes, from: u64, range: ByteRange) -> Bytes {
-    let offset = |at: u64| usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX).min(body.len());
+    let offset = |at: u64| {
+        usize::try_from(at.saturating_sub(from))
+            .unwrap_or(usize::MAX)
+            .min(body.len())
+    };
     let (first, end) = (offset(range.first()), offset(range.last().saturating_add(1)));
     body.slice(first..end.max(first))
 }

@@ -46,7 +46,9 @@ impl Work {
 
     /// Exchanges under way that are no streams.
     pub fn short(&self) -> usize {
-        self.all.load(Ordering::SeqCst).saturating_sub(self.streams.load(Ordering::SeqCst))
+        self.all
+            .load(Ordering::SeqCst)
+            .saturating_sub(self.streams.load(Ordering::SeqCst))
     }
 
     pub fn streams(&self) -> usize {

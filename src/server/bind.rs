@@ -37,12 +37,18 @@ pub struct BoundListener {
 pub fn all(config: &Config) -> Result<Bound, BindError> {
     let mut listeners = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
-        let failed = |error| BindError { address: listener.address.to_string(), error };
+        let failed = |error| BindError {
+            address: listener.address.to_string(),
+            error,
+        };
         listeners.push(bind(&listener.address).map_err(failed)?);
     }
     let metrics = match config.metrics {
         None => None,
-        Some(address) => Some(bind_metrics(address).map_err(|error| BindError { address: address.to_string(), error })?),
+        Some(address) => Some(bind_metrics(address).map_err(|error| BindError {
+            address: address.to_string(),
+            error,
+        })?),
     };
     Ok(Bound { listeners, metrics })
 }
@@ -67,7 +73,10 @@ fn bind(address: &ListenAddress) -> io::Result<BoundListener> {
     };
     let mut fds = Fds::new();
     fds.add(name, fd);
-    Ok(BoundListener { address, fds: Arc::new(Mutex::new(fds)) })
+    Ok(BoundListener {
+        address,
+        fds: Arc::new(Mutex::new(fds)),
+    })
 }
 
 /// A socket file that nobody listens on is left over from a process that was killed.

@@ -27,7 +27,9 @@ pub fn stopping() {
 
 /// Tells the watchdog twice in its time that the runtime still runs tasks.
 pub async fn keep_watchdog_calm() {
-    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    let Some(within) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(100)));
     loop {
         every.tick().await;

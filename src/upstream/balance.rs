@@ -20,7 +20,11 @@ pub struct Balancer {
 
 impl Balancer {
     pub fn new(balance: Balance, weights: impl Iterator<Item = u32>) -> Self {
-        Self { balance, round: smooth_round(&weights.collect::<Vec<_>>()), next: AtomicUsize::new(0) }
+        Self {
+            balance,
+            round: smooth_round(&weights.collect::<Vec<_>>()),
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// The index of a server that is not `excluded`.
@@ -65,7 +69,10 @@ fn smooth_round(weights: &[u32]) -> Vec<usize> {
     let divisor = weights.iter().fold(0, |a, b| gcd(a, u64::from(*b))).max(1);
     let total: u64 = weights.iter().map(|w| u64::from(*w) / divisor).sum();
     let scale = total.div_ceil(MAX_ROUND).max(1);
-    let weights: Vec<i64> = weights.iter().map(|w| (u64::from(*w) / divisor / scale).max(1) as i64).collect();
+    let weights: Vec<i64> = weights
+        .iter()
+        .map(|w| (u64::from(*w) / divisor / scale).max(1) as i64)
+        .collect();
     let total: i64 = weights.iter().sum();
     let mut credit = vec![0_i64; weights.len()];
     let mut round = Vec::with_capacity(total as usize);

@@ -67,7 +67,8 @@ impl Connector {
     /// whatever the configuration says.
     pub async fn connect(&self) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
         let deadline = Instant::now() + self.timeout;
-        match tokio::time::timeout_at(deadline, self.establish(deadline)).await {
+        // Boxed, because most requests find a connection and should not carry room for making one.
+        match tokio::time::timeout_at(deadline, Box::pin(self.establish(deadline))).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout(self.timeout)),
         }
@@ -105,7 +106,11 @@ impl Connector {
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, ConnectError> {
-        let peer = BasicPeer { _address: address, sni: String::new(), options: PeerOptions::new() };
+        let peer = BasicPeer {
+            _address: address,
+            sni: String::new(),
+            options: PeerOptions::new(),
+        };
         match self.transport.new_stream(&peer).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => Err(refused_or_unreachable(&error)),

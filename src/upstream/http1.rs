@@ -15,7 +15,11 @@ use crate::io::{Duplex, Inbox, Outbox};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 
 /// What may be read of an origin's response head.
-const LIMITS: Limits = Limits { head: 256 * 1024, fields: 500, ..Limits::DEFAULT };
+const LIMITS: Limits = Limits {
+    head: 256 * 1024,
+    fields: 500,
+    ..Limits::DEFAULT
+};
 
 pub struct Http1Origin {
     pub(super) open: OpenExchange,
@@ -40,14 +44,22 @@ enum Request {
 enum Response {
     /// The final head has not come.
     Head,
-    Body { decoder: Decoder, keep_alive: bool },
-    Whole { keep_alive: bool },
+    Body {
+        decoder: Decoder,
+        keep_alive: bool,
+    },
+    Whole {
+        keep_alive: bool,
+    },
     Tunnel,
 }
 
 impl std::fmt::Debug for Http1Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http1Origin").field("open", &self.open).field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("Http1Origin")
+            .field("open", &self.open)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,10 +121,12 @@ impl Http1Origin {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), OriginError>> {
-        self.outbox.poll_flush(cx, &mut *self.io).map_err(|error| match self.response {
-            Response::Head => OriginError::Closed(error),
-            _ => OriginError::Cut(error),
-        })
+        self.outbox
+            .poll_flush(cx, &mut *self.io)
+            .map_err(|error| match self.response {
+                Response::Head => OriginError::Closed(error),
+                _ => OriginError::Cut(error),
+            })
     }
 
     pub fn backlog(&self) -> usize {
@@ -127,12 +141,20 @@ impl Http1Origin {
         loop {
             if !self.inbox.buffer.is_empty() {
                 let received = response::parse_more(&self.inbox.buffer, &mut self.scanner, &LIMITS, method)?;
-                if let Some(response::ReceivedHead { head, length, keep_alive }) = received {
+                if let Some(response::ReceivedHead {
+                    head,
+                    length,
+                    keep_alive,
+                }) = received
+                {
                     let _ = self.inbox.buffer.split_to(length);
                     if head.status >= 200 {
                         self.response = match head.framing {
                             Framing::None => Response::Whole { keep_alive },
-                            framing => Response::Body { decoder: Decoder::new(framing), keep_alive },
+                            framing => Response::Body {
+                                decoder: Decoder::new(framing),
+                                keep_alive,
+                            },
                         };
                     }
                     return Poll::Ready(Ok(head));
@@ -160,11 +182,15 @@ impl Http1Origin {
                         Event::Data(data) => return Poll::Ready(Ok(BodyEvent::Data(data))),
                         // The last thing of a body.
                         Event::Trailers(fields) => {
-                            self.response = Response::Whole { keep_alive: *keep_alive };
+                            self.response = Response::Whole {
+                                keep_alive: *keep_alive,
+                            };
                             return Poll::Ready(Ok(BodyEvent::End(Some(fields))));
                         }
                         Event::End => {
-                            self.response = Response::Whole { keep_alive: *keep_alive };
+                            self.response = Response::Whole {
+                                keep_alive: *keep_alive,
+                            };
                             return Poll::Ready(Ok(BodyEvent::End(None)));
                         }
                         Event::NeedMore => {}

@@ -76,7 +76,11 @@ impl Http2Connections {
             }
         });
         let stream = Stream::default();
-        self.open.lock().push(Shared { requests: requests.clone(), streams: stream.clone(), idle_since: None });
+        self.open.lock().push(Shared {
+            requests: requests.clone(),
+            streams: stream.clone(),
+            idle_since: None,
+        });
         let requests = requests.ready().await.map_err(ConnectError::Http2)?;
         Ok((requests, stream))
     }
@@ -139,7 +143,9 @@ pub struct Http2Origin {
 
 impl std::fmt::Debug for Http2Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http2Origin").field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Http2Origin")
+            .field("open", &self.open)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +180,9 @@ impl Http2Origin {
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = header_map_of(&head.fields);
         if let Framing::Length(length) = head.framing {
-            request.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+            request
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, length.into());
         }
         let ends = matches!(head.framing, Framing::None | Framing::Length(0));
         let (response, stream) = self.requests.send_request(request, ends).map_err(failed)?;
@@ -198,7 +206,9 @@ impl Http2Origin {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), OriginError>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Ok(()));
+        };
         while let Some(mut front) = self.queue.pop_front() {
             stream.reserve_capacity(front.len());
             let granted = match stream.poll_capacity(cx) {
@@ -274,11 +284,18 @@ impl Http2Origin {
         };
         self.body_read = framing == Framing::None;
         self.body = Some(body);
-        Poll::Ready(Ok(ResponseHead { status, fields, framing, declared_length }))
+        Poll::Ready(Ok(ResponseHead {
+            status,
+            fields,
+            framing,
+            declared_length,
+        }))
     }
 
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, OriginError>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(BodyEvent::End(None))) };
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(Ok(BodyEvent::End(None)));
+        };
         if self.body_read {
             return Poll::Ready(Ok(BodyEvent::End(None)));
         }

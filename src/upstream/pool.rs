@@ -27,7 +27,11 @@ struct Idle {
 
 impl Pool {
     pub fn new(limit: usize, idle: Duration) -> Self {
-        Self { limit, idle, connections: Mutex::default() }
+        Self {
+            limit,
+            idle,
+            connections: Mutex::default(),
+        }
     }
 
     /// The connection that was used last, of those that are still open and silent.
@@ -49,7 +53,10 @@ impl Pool {
             true => connections.pop_front(),
             false => None,
         };
-        connections.push_back(Idle { io, since: Instant::now() });
+        connections.push_back(Idle {
+            io,
+            since: Instant::now(),
+        });
         drop(connections);
         // Closed outside the lock.
         drop(oldest);
