@@ -29,6 +29,9 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
+use crate::key::QueryOrder;
+use crate::rfc9111::storability::{ClientDirectives, SetCookie};
+
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
 pub use file::schema;
@@ -269,11 +272,110 @@ pub enum ValuePart {
     Capture(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteCache {
     /// Neither looked up nor stored.
     Off,
-    On,
+    On(Box<CachePolicy>),
+}
+
+/// How a route's responses are stored and reused. None of it makes storable what the origin or RFC 9111 forbids to store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachePolicy {
+    pub lifetime: RouteLifetime,
+    /// Freshness lifetimes by status, before `lifetime` and whatever the origin says.
+    pub statuses: Vec<(u16, Duration)>,
+    /// For responses whose origin gives no window of its own (RFC 5861 §3). Zero: none.
+    pub stale_while_revalidate: Duration,
+    /// The same for failures of the upstream (RFC 5861 §4).
+    pub stale_if_error: Duration,
+    /// How long a response that has a validator is kept after its freshness, so that the origin can confirm it.
+    pub keep: Duration,
+    /// Bytes of L1 that the route's responses may take together. `None`: it has no share of its own.
+    pub max_size: Option<u64>,
+    /// Labels for purging. Only captures of the route's path stand in them.
+    pub tags: Vec<ValueTemplate>,
+    pub key: KeyPolicy,
+    pub set_cookie: SetCookie,
+    pub request_directives: ClientDirectives,
+    pub collapse: Collapse,
+}
+
+impl Default for CachePolicy {
+    /// Of a route that says no more than that it caches.
+    fn default() -> Self {
+        Self {
+            lifetime: RouteLifetime::Origin,
+            statuses: Vec::new(),
+            stale_while_revalidate: defaults::STALE_WHILE_REVALIDATE,
+            stale_if_error: defaults::STALE_IF_ERROR,
+            keep: defaults::KEEP,
+            max_size: None,
+            tags: Vec::new(),
+            key: KeyPolicy::default(),
+            set_cookie: SetCookie::Bypass,
+            request_directives: ClientDirectives::Honour,
+            collapse: Collapse::Instance,
+        }
+    }
+}
+
+/// Whose freshness lifetime counts for 200, 203, 301 and 308.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteLifetime {
+    /// The origin's.
+    Origin,
+    /// This one, whatever the origin says.
+    Instead(Duration),
+    /// This one where the origin gives none.
+    Fallback(Duration),
+}
+
+/// What selects a stored response beside scheme, host and path.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KeyPolicy {
+    pub query: QueryKey,
+    /// Request fields whose values count (lower case).
+    pub headers: Vec<String>,
+    pub cookies: KeyCookies,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct QueryKey {
+    pub parameters: QueryParameters,
+    pub order: QueryOrder,
+}
+
+/// Which parameters of a query count. `*` in a name stands for any characters.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum QueryParameters {
+    #[default]
+    All,
+    /// All but these.
+    Ignore(Vec<String>),
+    /// These alone. At least one.
+    Keep(Vec<String>),
+}
+
+/// What the cookies of a request mean for its response.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum KeyCookies {
+    /// Nobody has said: only lifetimes of the origin's own apply to requests that have any.
+    #[default]
+    Unaccounted,
+    /// Nothing.
+    Ignore,
+    /// The values of these count, all others mean nothing. At least one; names have case.
+    Named(Vec<String>),
+}
+
+/// Whether requests for the same thing wait for one fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collapse {
+    /// Those of this process.
+    #[default]
+    Instance,
+    Off,
 }
 
 /// Limits of an event stream.
@@ -300,6 +402,10 @@ impl Default for Stream {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cache {
+    /// Cap of heuristic freshness (RFC 9111 §4.2.2). Zero: there is none.
+    pub heuristic_max: Duration,
+    /// Lower-case names of targeted fields, most specific first (RFC 9213). Empty: only `Cache-Control` counts.
+    pub targeted_fields: Vec<String>,
     pub memory: Memory,
 }
 
@@ -310,6 +416,20 @@ pub struct Memory {
     pub size: u64,
     /// Bytes; a larger response passes through unstored.
     pub max_body: u64,
+    /// The longest time after its arrival that a response counts as fresh in L1. `None`: as long as it is.
+    pub max_ttl: Option<Duration>,
+    pub eviction: Eviction,
+}
+
+/// What has to go when L1 is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// What was not asked for again soon after it came, then the oldest: a scan does not push out what is in use.
+    S3Fifo,
+    /// What was not asked for the longest.
+    Lru,
+    /// What is asked for least.
+    Lfu,
 }
 
 #[derive(Debug, Clone, PartialEq)]

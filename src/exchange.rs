@@ -121,7 +121,7 @@ impl Exchange {
             time: self.time,
             request: None,
             request_id: RequestId::random(),
-            client: self.client.clone(),
+            client: self.client,
             route: self.route,
             server: None,
             cache: None,

@@ -1,24 +1,19 @@
 //! One configuration in force, with what was made of it. A reload puts a new one in its place; exchanges that are under way
 //! keep theirs to the end.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod rules;
 
-use crate::config::{self, Config, ListenAddress, RouteCache};
+use std::sync::Arc;
+
+use crate::config::{Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
-use crate::key::KeyOptions;
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
-use crate::rfc9111::reuse::ReusePolicy;
-use crate::rfc9111::storability::{LifetimeRules, SetCookie, StorePolicy};
 use crate::route::Router;
 use crate::tls::{Alpn, TlsConfigError};
 use crate::upstream::Upstream;
 
-/// Fields for caches like this one, most specific first (RFC 9213 §3.1).
-const TARGETED_FIELDS: [&str; 1] = ["CDN-Cache-Control"];
-
-/// No response is believed fresh for longer than this without a word of its origin (RFC 9111 §4.2.2).
-const HEURISTIC_MAX: Duration = Duration::from_secs(60);
+pub use crate::config::Collapse;
+pub use rules::CacheRules;
 
 #[derive(Debug)]
 pub struct Generation {
@@ -42,55 +37,6 @@ pub struct RouteInForce {
     pub metrics: Arc<RouteMetrics>,
     /// `None`: nothing of this route is looked up or stored.
     pub cache: Option<CacheRules>,
-}
-
-/// What a route's responses are stored and reused by.
-#[derive(Debug, Clone, Default)]
-pub struct CacheRules {
-    pub key: KeyOptions,
-    pub reuse: ReusePolicy,
-    pub set_cookie: SetCookie,
-    pub targeted_fields: Arc<[String]>,
-    /// Cap of heuristic freshness; zero switches it off.
-    pub heuristic_max: Duration,
-    /// Bytes.
-    pub max_body: u64,
-    pub collapse: Collapse,
-}
-
-/// Whether requests for the same thing wait for one fetch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Collapse {
-    #[default]
-    Instance,
-    Off,
-}
-
-impl CacheRules {
-    fn new(config: &Config, route: &config::Route) -> Option<Self> {
-        // Streams are for the client that listens.
-        if route.cache == RouteCache::Off || route.stream.is_some() {
-            return None;
-        }
-        Some(Self {
-            targeted_fields: TARGETED_FIELDS.iter().map(|name| (*name).to_owned()).collect(),
-            heuristic_max: HEURISTIC_MAX,
-            max_body: config.cache.memory.max_body,
-            ..Self::default()
-        })
-    }
-
-    pub fn store_policy(&self) -> StorePolicy<'_> {
-        StorePolicy {
-            targeted_fields: &self.targeted_fields,
-            heuristic_max: self.heuristic_max,
-            lifetime: LifetimeRules::default(),
-            windows: self.reuse.windows,
-            set_cookie: self.set_cookie,
-            cookies: self.reuse.cookies,
-            request_directives: self.reuse.request_directives,
-        }
-    }
 }
 
 impl Generation {
@@ -145,7 +91,7 @@ impl Generation {
                     name: route.name.clone(),
                     upstream: upstream.clone(),
                     metrics: metrics.route(&route.name),
-                    cache: CacheRules::new(&config, route),
+                    cache: CacheRules::new(&config.cache, route),
                 });
             }
         }

@@ -13,6 +13,7 @@ pub mod work;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -319,19 +320,16 @@ pub(crate) async fn flush(client: &mut Client, alarm: &mut Alarm) -> Result<(), 
     let mut written = client.written();
     let mut deadline = Instant::now() + WRITE_PROGRESS;
     poll_fn(|cx| {
-        loop {
-            if let std::task::Poll::Ready(result) = client.poll_flush(cx) {
-                return std::task::Poll::Ready(result.map_err(|_| Failure::ClientGone));
-            }
-            if client.written() != written {
-                written = client.written();
-                deadline = Instant::now() + WRITE_PROGRESS;
-            }
-            if alarm.poll(cx, Some(deadline)).is_pending() {
-                return std::task::Poll::Pending;
-            }
-            return std::task::Poll::Ready(Err(Failure::Broken("client-stalled")));
+        if let Poll::Ready(result) = client.poll_flush(cx) {
+            return Poll::Ready(result.map_err(|_| Failure::ClientGone));
         }
+        if client.written() != written {
+            written = client.written();
+            deadline = Instant::now() + WRITE_PROGRESS;
+        }
+        alarm
+            .poll(cx, Some(deadline))
+            .map(|_| Err(Failure::Broken("client-stalled")))
     })
     .await
 }

@@ -161,10 +161,10 @@ impl Upstream {
     }
 
     async fn connect_to(&self, server: &Arc<Server>, open: OpenExchange, reuse: Reuse) -> Result<Origin, ConnectError> {
-        if reuse == Reuse::Pooled {
-            if let Some(io) = server.idle.take() {
-                return Ok(Origin::http1(io, open, Reuse::Pooled));
-            }
+        if reuse == Reuse::Pooled
+            && let Some(io) = server.idle.take()
+        {
+            return Ok(Origin::http1(io, open, Reuse::Pooled));
         }
         let (requests, stream) = match self.config.http2 {
             true => match server.http2.with_room().await {

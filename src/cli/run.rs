@@ -247,7 +247,7 @@ impl Changes {
         let mut every = tokio::time::interval(WATCH_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            watched: watched.map(|file| (file, source.stamp.clone())),
+            watched: watched.map(|file| (file, source.stamp)),
             every,
         }
     }

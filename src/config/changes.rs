@@ -19,6 +19,12 @@ impl Config {
         if self.metrics != new.metrics {
             keys.push("metrics.listen");
         }
+        if self.cache.memory.size != new.cache.memory.size {
+            keys.push("cache.memory.size");
+        }
+        if self.cache.memory.eviction != new.cache.memory.eviction {
+            keys.push("cache.memory.eviction");
+        }
         if self.server.threads != new.server.threads {
             keys.push("server.threads");
         }

@@ -28,6 +28,16 @@ pub const MEMORY_SIZE: u64 = 256 << 20;
 /// The largest body in L1, in bytes.
 pub const MEMORY_MAX_BODY: u64 = 8 << 20;
 
+/// A tenth of a response's age may be days, which is a long time to be wrong.
+pub const HEURISTIC_MAX: Duration = Duration::from_secs(60);
+/// The field of RFC 9213 that is for all caches of this kind.
+pub const TARGETED_FIELDS: [&str; 1] = ["cdn-cache-control"];
+/// Stale responses are for who asks for them.
+pub const STALE_WHILE_REVALIDATE: Duration = Duration::ZERO;
+pub const STALE_IF_ERROR: Duration = Duration::ZERO;
+/// A 304 is cheaper than a response, but memory is better used for what is fresh.
+pub const KEEP: Duration = Duration::from_secs(600);
+
 /// Slower requests are logged at `warn`.
 pub const SLOW: Duration = Duration::from_secs(1);
 

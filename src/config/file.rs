@@ -15,12 +15,12 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use cache::{FileCache, FileMemory, FileRedis, FileWarm, FileWarmSource};
+pub use cache::{EvictionName, FileCache, FileRedis, FileWarm, FileWarmSource};
 pub use limit::{FileConcurrency, FileRateLimit, FileRateLimits, LimitStore};
 pub use read::read;
 pub use route::{
-    CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileMatch, FilePolicies, FileRequestEdits,
-    FileResponseEdits, FileRoute,
+    CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileMatch, FilePolicies, FileQueryKey,
+    FileRequestEdits, FileResponseEdits, FileRoute, RequestDirectivesName, SetCookieName,
 };
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};
 pub use schema::schema;

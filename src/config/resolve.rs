@@ -3,6 +3,7 @@
 //! Always answers a configuration, filled with defaults where something is wrong; it counts only if nothing was
 //! reported.
 
+mod cache;
 mod listener;
 mod planned;
 mod route;
@@ -14,13 +15,10 @@ use std::time::Duration;
 
 use super::diagnostic::KeyPath;
 use super::file::shape::Switch;
-use super::file::{
-    AccessFormatName, FileAccessLog, FileCache, FileConfig, FileLog, FileProcess, LevelName, TlsVersionName,
-};
+use super::file::{AccessFormatName, FileAccessLog, FileConfig, FileLog, FileProcess, LevelName, TlsVersionName};
 use super::report::Report;
 use super::{
-    AccessFormat, AccessLog, Cache, Config, Level, ListenAddress, Listener, Log, LogPath, Memory, Server, TlsVersion,
-    defaults,
+    AccessFormat, AccessLog, Config, Level, ListenAddress, Listener, Log, LogPath, Server, TlsVersion, defaults,
 };
 
 /// Applies every default and checks every rule.
@@ -46,8 +44,8 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
     let listeners = listener::resolve(file, report);
     let metrics = metrics(file, report, &listeners);
     let pools = upstream::resolve(file, report);
-    let routes = route::resolve(file, report, &pools);
-    let cache = cache(file.cache.as_ref(), report, &root.key("cache"));
+    let cache = cache::resolve(file.cache.as_ref(), report);
+    let routes = route::resolve(file, report, &pools, cache.memory.size);
     let log = log(file.log.as_ref(), report, &root.key("log"));
     let server = server(file.server.as_ref());
     planned::check(file, report);
@@ -78,36 +76,6 @@ fn metrics(file: &FileConfig, report: &mut Report, listeners: &[Listener]) -> Op
         report.value(&path, "must not be the address of a listener", "choose another port");
     }
     Some(address)
-}
-
-fn cache(cache: Option<&FileCache>, report: &mut Report, path: &KeyPath) -> Cache {
-    let memory = cache.and_then(|cache| cache.memory.as_ref());
-    let size = memory.and_then(|memory| memory.size.as_ref());
-    let max_body = memory.and_then(|memory| memory.max_body.as_ref());
-    let memory = Memory {
-        size: size.map_or(defaults::MEMORY_SIZE, |size| size.0),
-        max_body: match (size, max_body) {
-            (_, Some(max_body)) => max_body.0,
-            // A small tier needs no second key.
-            (Some(size), None) => defaults::MEMORY_MAX_BODY.min(size.0),
-            (None, None) => defaults::MEMORY_MAX_BODY,
-        },
-    };
-    let path = path.key("memory");
-    if memory.size == 0 {
-        report.value(
-            &path.key("size"),
-            "must be greater than 0",
-            "to store nothing, write defaults: { cache: off }",
-        );
-    }
-    if memory.max_body == 0 {
-        report.value(&path.key("max_body"), "must be greater than 0", "");
-    }
-    if memory.max_body > memory.size {
-        report.value(&path.key("max_body"), "must not be larger than cache.memory.size", "");
-    }
-    Cache { memory }
 }
 
 fn log(log: Option<&FileLog>, report: &mut Report, path: &KeyPath) -> Log {

@@ -1,5 +1,6 @@
 //! The configuration as its user meets it: what is typed, and what comes of it.
 
+mod caching;
 mod errors;
 mod examples;
 mod schema;
@@ -78,7 +79,7 @@ fn two_keys_are_enough() {
             strip_prefix: false,
             request_headers: FieldEdits::default(),
             response_headers: FieldEdits::default(),
-            cache: RouteCache::On,
+            cache: RouteCache::On(Box::default()),
             stream: None,
             max_request_body: Some(10 << 20),
             allow: vec![],
@@ -86,9 +87,13 @@ fn two_keys_are_enough() {
             keep_fields: vec![],
         }],
         cache: Cache {
+            heuristic_max: seconds(60),
+            targeted_fields: vec!["cdn-cache-control".into()],
             memory: Memory {
                 size: 256 << 20,
                 max_body: 8 << 20,
+                max_ttl: None,
+                eviction: Eviction::S3Fifo,
             },
         },
         metrics: Some("127.0.0.1:9190".parse().unwrap()),
@@ -230,7 +235,9 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         config.cache.memory,
         Memory {
             size: 1 << 20,
-            max_body: 1 << 20
+            max_body: 1 << 20,
+            max_ttl: None,
+            eviction: Eviction::S3Fifo,
         }
     );
 
@@ -273,7 +280,7 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
             always: true,
             ..FieldEdits::default()
         },
-        cache: RouteCache::On,
+        cache: RouteCache::On(Box::default()),
         stream: Some(Stream {
             first_event: Some(seconds(5)),
             between_bytes: Some(seconds(300)),
@@ -286,8 +293,8 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
     };
     assert_eq!(*users, expected);
     assert_eq!(
-        (&*rest.name, rest.upstream, rest.strip_prefix, rest.cache),
-        ("rest", 0, true, RouteCache::Off)
+        (&*rest.name, rest.upstream, rest.strip_prefix, &rest.cache),
+        ("rest", 0, true, &RouteCache::Off)
     );
     assert_eq!(rest.max_request_body, Some(1 << 20));
     assert_eq!(rest.deny, ["192.0.2.1/32".parse().unwrap()]);
@@ -318,9 +325,9 @@ fn switches_have_two_spellings() {
         ("off", RouteCache::Off),
         ("false", RouteCache::Off),
         ("\"off\"", RouteCache::Off),
-        ("on", RouteCache::On),
-        ("true", RouteCache::On),
-        ("{}", RouteCache::On),
+        ("on", RouteCache::On(Box::default())),
+        ("true", RouteCache::On(Box::default())),
+        ("{}", RouteCache::On(Box::default())),
     ] {
         let config = parse(&smallest(&format!("routes: [{{ cache: {text} }}]")));
         assert_eq!(config.routes[0].cache, expected, "{text}");
@@ -361,8 +368,8 @@ fn a_catch_all_is_implied_by_one_upstream() {
     // The defaults are for the implied route, too.
     let config = parse(&smallest("defaults: { cache: off, strip_prefix: true }"));
     assert_eq!(
-        (config.routes[0].cache, config.routes[0].strip_prefix),
-        (RouteCache::Off, false)
+        (&config.routes[0].cache, config.routes[0].strip_prefix),
+        (&RouteCache::Off, false)
     );
 }
 
@@ -468,8 +475,8 @@ log: { level: "${LEVEL}" }
     );
     let route = &config.routes[0];
     assert_eq!(
-        (&*route.name, route.cache, route.max_request_body),
-        ("404", RouteCache::Off, Some(1 << 20))
+        (&*route.name, &route.cache, route.max_request_body),
+        ("404", &RouteCache::Off, Some(1 << 20))
     );
     let value = |text: &str| ValueTemplate {
         parts: vec![ValuePart::Text(text.into())],
@@ -542,7 +549,9 @@ fn files() {
 
 #[test]
 fn what_only_a_restart_can_change() {
-    let base = smallest("metrics: { listen: 127.0.0.1:9190 }\nserver: { threads: 2 }\n");
+    let base = smallest(
+        "metrics: { listen: 127.0.0.1:9190 }\nserver: { threads: 2 }\ncache: { memory: { size: 9MiB, eviction: lru } }\n",
+    );
     let before = parse(&base);
     for (from, to, expected) in [
         ("", "", &[][..]),
@@ -551,6 +560,9 @@ fn what_only_a_restart_can_change() {
         ("{ listen: 127.0.0.1:9190 }", "off", &["metrics.listen"]),
         ("threads: 2", "threads: 3", &["server.threads"]),
         ("threads: 2", "threads: 2, stream_grace: 1s", &[]),
+        ("size: 9MiB", "size: 10MiB", &["cache.memory.size"]),
+        ("lru", "lfu", &["cache.memory.eviction"]),
+        ("lru", "lru, max_ttl: 1h", &[]),
         (":3000", ":3001", &[]),
     ] {
         let after = parse(&base.replacen(from, to, usize::from(!from.is_empty())));

@@ -1,7 +1,7 @@
 //! Bytes between a client and an origin, both ways at once, in one task.
 //!
 //! Everything is polled side by side on `&mut` halves, so there is no channel, no second task and no lock between the two
-//! sockets, and a slow reader holds at most [`HIGH_WATER`] and one read.
+//! sockets, and a slow reader holds at most 64 KiB and one read.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};

@@ -28,7 +28,7 @@ fn route(matches: Match) -> Route {
         strip_prefix: false,
         request_headers: FieldEdits::default(),
         response_headers: FieldEdits::default(),
-        cache: RouteCache::On,
+        cache: RouteCache::On(Box::default()),
         stream: None,
         max_request_body: None,
         allow: Vec::new(),

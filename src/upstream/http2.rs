@@ -315,10 +315,8 @@ impl Http2Origin {
 
     pub fn end(mut self) {
         // Dropping the halves of a stream that is not over resets it; the connection goes on for the others.
-        if let Some(stream) = &mut self.stream {
-            if !(self.finished && self.body_read) {
-                stream.send_reset(Reason::CANCEL);
-            }
+        if let (Some(stream), false) = (&mut self.stream, self.finished && self.body_read) {
+            stream.send_reset(Reason::CANCEL);
         }
     }
 }

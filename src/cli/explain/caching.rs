@@ -28,7 +28,7 @@ pub fn way<'a>(decided: &Decided<'_>, rules: Option<&'a CacheRules>) -> Way<'a> 
     let Some(rules) = rules else {
         return Way::Off(match decided.route.cache {
             RouteCache::Off => "the route says cache: off",
-            RouteCache::On => "the route's responses are streams",
+            RouteCache::On(_) => "the route's responses are streams",
         });
     };
     let request = decided.request;

@@ -11,7 +11,8 @@ use super::shape::List;
 pub struct FileCache {
     /// The longest heuristic freshness lifetime (RFC 9111 §4.2.2); 0s switches it off. Default: 1m.
     pub heuristic_max: Option<DurationText>,
-    /// Targeted cache control fields (RFC 9213), the most specific first.
+    /// Targeted cache control fields (RFC 9213), the most specific first. One that is there takes the place of
+    /// Cache-Control. Default: CDN-Cache-Control.
     pub targeted_fields: Option<List<String>>,
     /// The first tier.
     pub memory: Option<FileMemory>,
@@ -31,7 +32,7 @@ pub struct FileMemory {
     pub size: Option<SizeText>,
     /// A larger response is not stored. Default: 8MiB.
     pub max_body: Option<SizeText>,
-    /// The longest freshness lifetime. Default: never, it is not shortened.
+    /// The longest time after its arrival that a response counts as fresh. Default: never, it is not shortened.
     pub max_ttl: Option<DurationOrNever>,
     /// What goes when the tier is full. Default: s3_fifo.
     pub eviction: Option<EvictionName>,
@@ -41,8 +42,11 @@ pub struct FileMemory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EvictionName {
+    /// What was not asked for again soon after it came, then the oldest.
     S3Fifo,
+    /// What was not asked for the longest.
     Lru,
+    /// What is asked for least.
     Lfu,
 }
 

@@ -62,7 +62,8 @@ policies! {
     request_headers: FileRequestEdits,
     /// Rewrite the fields of responses, after they were stored.
     response_headers: FileResponseEdits,
-    /// Whether and how responses are stored. Default: on, as the origin says.
+    /// Whether and how responses are stored. A setting that a route leaves out is that of `defaults`. Default: on, as
+    /// the origin says.
     cache: Switch<FileCachePolicy>,
     /// Every response is a stream: written as it arrives, never stored. Default: event streams only, by their content
     /// type.
@@ -141,25 +142,28 @@ pub struct FileStream {
     pub heartbeat: Option<DurationOrNever>,
 }
 
-/// How responses are stored.
+/// How responses are stored. Nothing here makes storable what the origin forbids to store.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileCachePolicy {
-    /// Freshness lifetime instead of the origin's, for 200, 203, 301 and 308. Default: the origin's.
+    /// Freshness lifetime instead of the origin's, for 200, 203, 301 and 308. Not for requests with cookies, unless
+    /// `key.cookies` says what they mean. Default: the origin's.
     pub ttl: Option<DurationText>,
-    /// Freshness lifetime where the origin gives none, for 200, 203, 301 and 308. Default: heuristic.
+    /// Freshness lifetime where the origin gives none, under the same conditions. Default: heuristic.
     pub default_ttl: Option<DurationText>,
     /// How long a stale response is served while it is fetched anew. Default: the origin's.
     pub stale_while_revalidate: Option<DurationText>,
     /// How long a stale response is served when the upstream fails. Default: the origin's.
     pub stale_if_error: Option<DurationText>,
-    /// A larger response is not stored. Default: the tier's own limit.
+    /// How long a response that has a validator is kept after its freshness, to be confirmed. Default: 10m.
+    pub keep: Option<DurationText>,
+    /// What the route's responses may take of the memory together. Default: all of it.
     pub max_size: Option<SizeText>,
     /// Labels for purging.
     pub tags: Option<List<String>>,
-    /// What selects a stored response beside method, scheme, host and path.
+    /// What selects a stored response beside scheme, host and path.
     pub key: Option<FileKey>,
-    /// Freshness lifetime by status, also for errors.
+    /// Freshness lifetime by status, also for errors, instead of the origin's.
     pub statuses: Option<Map<DurationText>>,
     /// What is done with responses that set a cookie. Default: bypass, they are not stored.
     pub set_cookie: Option<SetCookieName>,
@@ -175,9 +179,11 @@ pub struct FileCachePolicy {
 pub struct FileKey {
     /// How the query counts.
     pub query: Option<FileQueryKey>,
-    /// Request fields whose values count.
+    /// Request fields whose values count. Those in `match.headers` and `keep_fields` always do. Default: none beside
+    /// what the origin names in Vary.
     pub headers: Option<List<String>>,
-    /// `ignore`, or the names of the cookies that count.
+    /// `ignore`, or the names of the cookies that count. Default: nothing is known of them, so that for requests with
+    /// cookies only the origin's own lifetimes apply.
     pub cookies: Option<CookieKey>,
 }
 
@@ -185,8 +191,10 @@ pub struct FileKey {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileQueryKey {
-    /// Parameters that do not count; `*` at the end stands for the rest.
+    /// Parameters that do not count; `*` stands for any characters.
     pub ignore: Option<List<String>>,
+    /// The only parameters that count; `*` stands for any characters.
+    pub keep: Option<List<String>>,
     /// Whether the order of parameters is of no matter. Default: false.
     pub sort: Option<bool>,
 }
@@ -249,7 +257,9 @@ pub enum SetCookieName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RequestDirectivesName {
+    /// What it asks for is done.
     Honour,
+    /// Nobody can have a fetch of their own.
     Ignore,
 }
 

@@ -22,11 +22,11 @@ pub fn check(file: &FileConfig, report: &mut Report) {
         cache::check(typed, report, &root.key("cache"));
     }
     if let Some(typed) = &file.defaults {
-        policies(typed.policies(), file, report, &root.key("defaults"));
+        policies(typed.policies(), report, &root.key("defaults"));
     }
     if let Some(routes) = &file.routes {
         for (path, typed) in routes.under(&root.key("routes")) {
-            policies(typed.policies(), file, report, &path);
+            policies(typed.policies(), report, &path);
         }
     }
     rate_limits(file, report, &root.key("rate_limits"));
@@ -41,10 +41,7 @@ pub fn check(file: &FileConfig, report: &mut Report) {
     }
 }
 
-fn policies(typed: FilePolicies<'_>, file: &FileConfig, report: &mut Report, path: &KeyPath) {
-    if let Some(Switch::With(typed)) = typed.cache {
-        cache::check_policy(typed, file, report, &path.key("cache"));
-    }
+fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath) {
     if let Some(Switch::With(compression)) = typed.compression {
         let path = path.key("compression").key("codings");
         if let Some(codings) = &compression.codings {

@@ -1,5 +1,6 @@
 //! Routes: what they match, where they lead and what they do on the way.
 
+mod cache;
 mod fields;
 mod matching;
 
@@ -14,20 +15,26 @@ use crate::config::diagnostic::{KeyPath, alternatives};
 use crate::config::file::shape::{List, Switch};
 use crate::config::file::{FileConfig, FilePolicies, FileRoute};
 use crate::config::report::Report;
-use crate::config::{FieldEdits, Match, PathTemplate, Route, RouteCache, Stream, Upstream, defaults};
+use crate::config::{FieldEdits, Match, PathTemplate, Route, Stream, Upstream, defaults};
 
+pub use cache::tags;
 pub use matching::resolve as resolve_match;
 
 /// The name of the implied catch-all.
 const DEFAULT: &str = "default";
 
-pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools) -> Vec<Route> {
+/// `memory_size`: bytes of L1.
+pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools, memory_size: u64) -> Vec<Route> {
     let root = KeyPath::root();
     let routes_path = root.key("routes");
-    let common = match &file.defaults {
-        Some(typed) => policies(typed.policies(), report, &root.key("defaults"), None),
-        None => Policies::default(),
+    let size_path = root.key("cache").key("memory").key("size");
+    let mut common = Policies {
+        memory_size: Some(memory_size).filter(|size| *size > 0 && !report.is_broken(&size_path)),
+        ..Policies::default()
     };
+    if let Some(typed) = &file.defaults {
+        common = policies(typed.policies(), report, &root.key("defaults"), None, &common);
+    }
     let mut routes: Vec<Route> = Vec::new();
     let mut paths: Vec<KeyPath> = Vec::new();
     let mut names = HashSet::new();
@@ -119,7 +126,8 @@ fn route(
             "there is nothing to take off",
         );
     }
-    let own = policies(typed.policies(), report, path, Some(&matches));
+    let own = policies(typed.policies(), report, path, Some(&matches), common);
+    check_together(typed, &own, common, report, path);
     // Where something was reported the index does not count.
     let upstream = upstream.unwrap_or(0);
     assemble(
@@ -138,12 +146,14 @@ struct Policies {
     strip_prefix: Option<bool>,
     request_headers: Option<FieldEdits>,
     response_headers: Option<FieldEdits>,
-    cache: Option<RouteCache>,
+    cache: Option<cache::Said>,
     stream: Option<Option<StreamLimits>>,
     max_request_body: Option<Option<u64>>,
     allow: Option<Vec<IpNet>>,
     deny: Option<Vec<IpNet>>,
     keep_fields: Option<Vec<String>>,
+    /// Bytes of L1, which shares are parts of. `None`: something was reported about it.
+    memory_size: Option<u64>,
 }
 
 /// As [`Stream`], but the outer `None` leaves it to the upstream.
@@ -154,11 +164,28 @@ struct StreamLimits {
     heartbeat: Option<std::time::Duration>,
 }
 
-/// `matches`: `None` for `defaults`, which cannot know what a route captures.
-fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath, matches: Option<&Match>) -> Policies {
+/// `matches`: `None` for `defaults`, which cannot know what a route captures. `common`: what holds where nothing is said.
+fn policies(
+    typed: FilePolicies<'_>,
+    report: &mut Report,
+    path: &KeyPath,
+    matches: Option<&Match>,
+    common: &Policies,
+) -> Policies {
     let captures = match matches {
         Some(matches) => Captures::of(matches, report, &path.key("match")),
         None => Captures::default(),
+    };
+    let keep_fields = typed
+        .keep_fields
+        .map(|names| fields::keep(names, report, &path.key("keep_fields")));
+    let around = cache::Around {
+        captures: &captures,
+        keep_fields: keep_fields
+            .as_ref()
+            .or(common.keep_fields.as_ref())
+            .map_or(&[], Vec::as_slice),
+        memory_size: common.memory_size,
     };
     Policies {
         strip_prefix: typed.strip_prefix.copied(),
@@ -168,10 +195,9 @@ fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath, matche
         response_headers: typed
             .response_headers
             .map(|edits| fields::response(edits, report, &path.key("response_headers"), &captures)),
-        cache: typed.cache.map(|cache| match cache {
-            Switch::Off => RouteCache::Off,
-            Switch::On | Switch::With(_) => RouteCache::On,
-        }),
+        cache: typed
+            .cache
+            .map(|typed| cache::read(typed, report, &path.key("cache"), &around)),
         stream: typed.stream.map(|stream| match stream {
             Switch::Off => None,
             Switch::On => Some(StreamLimits::default()),
@@ -191,9 +217,37 @@ fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath, matche
         max_request_body: typed.max_request_body.map(|limit| limit.0),
         allow: typed.allow.map(networks),
         deny: typed.deny.map(networks),
-        keep_fields: typed
-            .keep_fields
-            .map(|names| fields::keep(names, report, &path.key("keep_fields"))),
+        keep_fields,
+        memory_size: common.memory_size,
+    }
+}
+
+/// The rules between what a route says and what `defaults` say.
+fn check_together(typed: &FileRoute, own: &Policies, common: &Policies, report: &mut Report, path: &KeyPath) {
+    let streams = said_ref(&own.stream, &common.stream).is_some_and(Option::is_some);
+    if streams && matches!(typed.cache, Some(Switch::With(_))) {
+        report.warn(
+            &path.key("cache"),
+            "has no effect beside stream",
+            "what comes as a stream is not stored",
+        );
+    }
+    // With fields to keep of its own, a route may take away those that the key of `defaults` rests on.
+    if let Some(keep_fields) = &own.keep_fields {
+        let inherited = match (&own.cache, &common.cache) {
+            (Some(cache::Said::Off), _) => &[],
+            (Some(cache::Said::On(own)), _) if own.key_headers().is_some() => &[],
+            (_, Some(cache::Said::On(common))) => common.key_headers().unwrap_or_default(),
+            (_, Some(cache::Said::Off) | None) => &[],
+        };
+        let is_lost = |name: &String| cache::needs_keeping(name) && !keep_fields.contains(name);
+        if inherited.iter().any(is_lost) {
+            report.key(
+                &path.key("keep_fields"),
+                "leaves out a field that defaults.cache.key.headers names",
+                "add it, or give the route a cache.key.headers of its own",
+            );
+        }
     }
 }
 
@@ -255,7 +309,7 @@ fn assemble(
         matches,
         request_headers: said(&own.request_headers, &common.request_headers).unwrap_or_default(),
         response_headers: said(&own.response_headers, &common.response_headers).unwrap_or_default(),
-        cache: own.cache.or(common.cache).unwrap_or(RouteCache::On),
+        cache: cache::assemble(own.cache.as_ref(), common.cache.as_ref()),
         stream: stream.map(|limits| Stream {
             first_event: limits.first_event.unwrap_or(first_byte),
             between_bytes: limits.between_bytes.unwrap_or(Some(defaults::STREAM_BETWEEN_BYTES)),
@@ -272,7 +326,11 @@ fn assemble(
 }
 
 fn said<T: Clone>(own: &Option<T>, common: &Option<T>) -> Option<T> {
-    own.as_ref().or(common.as_ref()).cloned()
+    said_ref(own, common).cloned()
+}
+
+fn said_ref<'a, T>(own: &'a Option<T>, common: &'a Option<T>) -> Option<&'a T> {
+    own.as_ref().or(common.as_ref())
 }
 
 /// Whether no request can pass the route by.

@@ -12,7 +12,7 @@ use crate::message::{is_field_value, is_token};
 
 /// They belong to one connection or describe its framing (RFC 9110 §7.6.1, RFC 9112 §6), so each side of the proxy
 /// makes its own.
-const CONNECTION_FIELDS: [&str; 10] = [
+pub const CONNECTION_FIELDS: [&str; 10] = [
     "connection",
     "content-length",
     "http2-settings",
