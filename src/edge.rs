@@ -4,6 +4,7 @@
 //! refuses what two parsers could read differently, and hands everything else to [`Proxy::serve`], for HTTP/1.1 and
 //! HTTP/2 alike.
 
+mod admission;
 pub mod client;
 pub mod http1;
 pub mod http2;
@@ -25,6 +26,7 @@ use pingora_core::server::ShutdownWatch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::admission::Admission;
 use self::client::Client;
 use self::http1::{After, HeadTimes, Http1Client, Next, PriorKnowledge};
 use self::http2::Http2Client;
@@ -61,6 +63,7 @@ pub struct FrontDoor {
     /// Index into the configuration's listeners.
     listener: usize,
     connections: Arc<Gauge>,
+    admission: Admission,
 }
 
 /// A connection that HTTP can be spoken on.
@@ -76,6 +79,7 @@ struct Connection {
 #[async_trait]
 impl ServerApp for FrontDoor {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        self.admission.enter().await;
         let _counted = (self.connections.guard(), self.proxy.work.connect());
         if let Some(connection) = Box::pin(self.open(stream)).await {
             match connection.alpn {
@@ -93,6 +97,7 @@ impl FrontDoor {
             proxy,
             listener,
             connections,
+            admission: Admission::default(),
         }
     }
 
