@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use memchr::memmem;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
@@ -230,8 +231,11 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
         "if-modified-since",
         "if-range",
     ];
+    // Whoever asks for events gets a stream of their own: nobody should wait for the head of another one's.
+    let wants_events = request.fields.get_all("accept").any(|line| memmem::find(line, b"text/event-stream").is_some());
     rules.collapse == Collapse::Instance
         && request.method == http::Method::GET
+        && !wants_events
         // A client that insists on the origin gets an answer of its own.
         && matches!(reason, Forward::UriMiss | Forward::VaryMiss | Forward::Miss | Forward::Stale)
         && !PERSONAL.iter().any(|name| request.fields.contains(name))
