@@ -186,13 +186,6 @@ impl Outbox {
         self.sealed.push_back(data);
     }
 
-    /// Gives memory back while nothing is queued.
-    pub fn rest(&mut self) {
-        if self.backlog == 0 {
-            self.tail = BytesMut::new();
-        }
-    }
-
     /// Writes until nothing is queued, and flushes.
     pub fn poll_flush(
         &mut self,
@@ -221,9 +214,8 @@ impl Outbox {
             }
             self.consume(count);
         }
-        if self.tail.capacity() > COALESCE {
-            self.tail = BytesMut::new();
-        }
+        // What waits for its next message, perhaps for hours, does not keep the last one's room.
+        self.tail = BytesMut::new();
         ready!(Pin::new(io).poll_flush(cx))?;
         self.unflushed = false;
         Poll::Ready(Ok(()))

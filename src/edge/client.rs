@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::http1::Http1Client;
 use super::http2::Http2Client;
 use crate::http1::body::BodyError;
-use crate::message::{Fields, ResponseHead};
+use crate::message::{BodyEvent, Fields, ResponseHead};
 
 /// Where a request came from and its response goes.
 #[derive(Debug)]
@@ -19,14 +19,6 @@ pub enum Client {
     Http2(Box<Http2Client>),
     /// Nobody: a fetch of Forebay's own. It has no body, never leaves, and takes everything.
     Nobody,
-}
-
-/// The next piece of a message body.
-#[derive(Debug)]
-pub enum BodyEvent {
-    Data(Bytes),
-    /// The body is whole. Trailers are empty where there were none.
-    End(Option<Fields>),
 }
 
 /// Why nothing more can be read from or written to a client.

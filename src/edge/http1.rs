@@ -11,13 +11,13 @@ use http::Method;
 use pingora_core::server::ShutdownWatch;
 use tokio::time::Instant;
 
-use super::client::{BodyEvent, ClientError};
+use super::client::ClientError;
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::request::{self, RequestError};
 use crate::http1::{HeadScanner, Limits};
 use crate::io::{Alarm, Duplex, Inbox, Outbox, reset_on_close};
-use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead, Scheme, Version};
 
 /// What is read ahead while a response is under way: a pipelined request or two. More stays in the socket.
 const READ_AHEAD: usize = 16 * 1024;
@@ -144,7 +144,6 @@ impl Http1Client {
         alarm: &mut Alarm,
     ) -> Next {
         let idle_until = Instant::now() + times.idle;
-        self.outbox.rest();
         let mut head_until = None;
         loop {
             let read = &self.inbox.buffer;

@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 
-use super::client::{BodyEvent, ClientError};
+use super::client::ClientError;
 use crate::http1::request::{self, RequestError};
 use crate::http1::{Limits, SyntaxError, content_length};
-use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version, is_field_value};
+use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead, Scheme, Version, is_field_value};
 
 /// A client's HTTP/2 stream: one exchange.
 ///
@@ -80,7 +80,7 @@ impl Http2Client {
             None => {
                 let trailers = ready!(self.body.poll_trailers(cx)).map_err(gone)?;
                 self.body_read = true;
-                Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| fields_of(&map)))))
+                Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| Fields::from(&map)))))
             }
         }
     }
@@ -134,7 +134,7 @@ impl Http2Client {
 
     pub fn finish(&mut self, trailers: Option<&Fields>) {
         if matches!(self.end, End::Open) {
-            self.end = End::Queued(trailers.map(header_map_of));
+            self.end = End::Queued(trailers.map(HeaderMap::from));
         }
     }
 
@@ -277,7 +277,7 @@ fn single<'a>(map: &'a HeaderMap, name: &str, repeated: RequestError) -> Result<
 fn response_of(head: &ResponseHead) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
-    *response.headers_mut() = header_map_of(&head.fields);
+    *response.headers_mut() = HeaderMap::from(&head.fields);
     let length = match head.framing {
         Framing::Length(length) => Some(length),
         Framing::None => head.declared_length,
@@ -289,26 +289,4 @@ fn response_of(head: &ResponseHead) -> Option<Response<()>> {
             .insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     Some(response)
-}
-
-/// Fields that HTTP/2 does not allow are left out; others were checked when they came in.
-pub fn header_map_of(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(fields.len() + 1);
-    for (name, value) in fields.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
-            map.append(name, value);
-        }
-    }
-    map
-}
-
-/// Fields of an HTTP/2 message.
-pub fn fields_of(map: &HeaderMap) -> Fields {
-    let mut fields = Fields::with_capacity(map.len(), 512);
-    for (name, value) in map {
-        if is_field_value(value.as_bytes()) {
-            fields.push(name.as_str(), value.as_bytes());
-        }
-    }
-    fields
 }

@@ -232,7 +232,10 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
         "if-range",
     ];
     // Whoever asks for events gets a stream of their own: nobody should wait for the head of another one's.
-    let wants_events = request.fields.get_all("accept").any(|line| memmem::find(line, b"text/event-stream").is_some());
+    let wants_events = request
+        .fields
+        .get_all("accept")
+        .any(|line| memmem::find(line, b"text/event-stream").is_some());
     rules.collapse == Collapse::Instance
         && request.method == http::Method::GET
         && !wants_events

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{OpenExchange, OriginError, Reuse};
-use crate::edge::client::BodyEvent;
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::{HeadScanner, Limits, response};
 use crate::io::{Duplex, Inbox, Outbox};
-use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
 
 /// What may be read of an origin's response head.
 const LIMITS: Limits = Limits {

@@ -14,11 +14,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{ConnectError, OpenExchange, OriginError};
-use crate::edge::client::BodyEvent;
-use crate::edge::http2::{fields_of, header_map_of};
 use crate::http1::content_length;
 use crate::io::Duplex;
-use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
 
 /// Received and not yet consumed bytes that a server may have under way for one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -178,7 +176,7 @@ impl Http2Origin {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = header_map_of(&head.fields);
+        *request.headers_mut() = HeaderMap::from(&head.fields);
         if let Framing::Length(length) = head.framing {
             request
                 .headers_mut()
@@ -201,7 +199,7 @@ impl Http2Origin {
 
     pub fn finish(&mut self, trailers: Option<&Fields>) {
         if !self.finished && self.finish.is_none() {
-            self.finish = Some(trailers.map(header_map_of));
+            self.finish = Some(trailers.map(HeaderMap::from));
         }
     }
 
@@ -256,7 +254,7 @@ impl Http2Origin {
         if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
             return Poll::Ready(Ok(ResponseHead {
                 status: interim.status().as_u16(),
-                fields: fields_of(interim.headers()),
+                fields: Fields::from(interim.headers()),
                 framing: Framing::None,
                 declared_length: None,
             }));
@@ -266,7 +264,7 @@ impl Http2Origin {
             Err(error) => return Poll::Ready(Err(failed(error))),
         };
         let (parts, body) = response.into_parts();
-        let mut fields = fields_of(&parts.headers);
+        let mut fields = Fields::from(&parts.headers);
         let declared_length = match fields.get("content-length") {
             Some(value) => match content_length(value) {
                 Some(length) => Some(length),
@@ -308,7 +306,7 @@ impl Http2Origin {
             None => {
                 let trailers = ready!(body.poll_trailers(cx))?;
                 self.body_read = true;
-                Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| fields_of(&map)))))
+                Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| Fields::from(&map)))))
             }
         }
     }

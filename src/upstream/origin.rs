@@ -12,11 +12,10 @@ use http::Method;
 use super::http1::Http1Origin;
 use super::http2::{Http2Origin, Stream};
 use super::{OpenExchange, Reuse, Server};
-use crate::edge::client::BodyEvent;
 use crate::http1::body::BodyError;
 use crate::http1::response::ResponseError;
 use crate::io::Duplex;
-use crate::message::{Fields, RequestHead, ResponseHead, Version};
+use crate::message::{BodyEvent, Fields, RequestHead, ResponseHead, Version};
 
 /// Where a request goes and its response comes from.
 #[derive(Debug)]

@@ -1,0 +1,493 @@
+//! Field lines of a message.
+//!
+//! They keep their order, case and bytes, in one arena with an index, because a message is read once and written once: a proxy that hashes
+//! names and owns every value spends more on that than on anything else.
+
+use std::ops::Range;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// Bytes kept free behind received lines, so that `Via`, `X-Forwarded-*` and their kin find room without a new allocation.
+const ROOM_FOR_MORE_LINES: usize = 512;
+
+/// Field lines of one message (RFC 9110 §5), in order, as received.
+///
+/// Names and values have been checked when a line comes in (RFC 9110 §5.1, §5.5): no empty name, no CR, LF or NUL.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    /// Lines in the form of HTTP/1.1, `name: value CR LF`, possibly with bytes between them that no line refers to.
+    arena: Vec<u8>,
+    lines: Vec<Line>,
+}
+
+/// Where a line stands in the arena.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    tag: Tag,
+    name: u32,
+    name_end: u32,
+    value: u32,
+    value_end: u32,
+    /// Whether the arena has the line in the very form in which it is written: received ones may have other white space
+    /// around the value.
+    as_sent: bool,
+}
+
+impl Line {
+    /// A line of `section`, where its name and value have been checked.
+    #[inline]
+    pub(crate) fn new(section: &[u8], tag: Tag, name: Range<usize>, value: Range<usize>) -> Self {
+        Self {
+            tag,
+            name: name.start as u32,
+            name_end: name.end as u32,
+            value: value.start as u32,
+            value_end: value.end as u32,
+            as_sent: value.start == name.end + ": ".len()
+                && section.get(name.end + 1) == Some(&b' ')
+                && section.get(value.end) == Some(&b'\r'),
+        }
+    }
+}
+
+/// A fingerprint of a field name that ignores case: names that are equal have equal tags, so most lines that are not
+/// looked for are passed by with one comparison of integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u32);
+
+impl Tag {
+    #[inline]
+    pub(crate) const fn of(name: &[u8]) -> Self {
+        let length = name.len();
+        if length == 0 {
+            return Self(0);
+        }
+        // Setting bit 5 folds upper case into lower; that it also folds a few other bytes together only makes tags collide.
+        Self(u32::from_be_bytes([
+            length as u8,
+            name[0] | 0x20,
+            name[length / 2] | 0x20,
+            name[length - 1] | 0x20,
+        ]))
+    }
+
+    /// One of 64 bits, as good as at random (Fibonacci hashing).
+    #[inline]
+    const fn bit(self) -> u64 {
+        1 << (self.0.wrapping_mul(0x9e37_79b9) >> 26)
+    }
+}
+
+/// A field name that the program knows, with its tag at hand.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldName {
+    text: &'static str,
+    tag: Tag,
+}
+
+impl FieldName {
+    pub const fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            tag: Tag::of(text.as_bytes()),
+        }
+    }
+
+    pub const fn as_str(&self) -> &'static str {
+        self.text
+    }
+
+    /// Whether this is the name, in whatever case.
+    // So that the tag of a constant becomes part of the comparison.
+    #[inline(always)]
+    pub(crate) fn is(&self, tag: Tag, name: &[u8]) -> bool {
+        self.tag == tag && name.eq_ignore_ascii_case(self.text.as_bytes())
+    }
+}
+
+/// Field names that the program knows, for the question whether a line has one of them.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldNames {
+    names: &'static [FieldName],
+    /// Bit [`Tag::bit`] of each: most lines are done with after one look.
+    bits: u64,
+}
+
+impl FieldNames {
+    pub const fn new(names: &'static [FieldName]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < names.len() {
+            bits |= names[at].tag.bit();
+            at += 1;
+        }
+        Self { names, bits }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().map(FieldName::as_str)
+    }
+
+    #[inline]
+    pub(crate) fn contains(&self, tag: Tag, name: &[u8]) -> bool {
+        self.bits & tag.bit() != 0 && self.names.iter().any(|field| field.is(tag, name))
+    }
+}
+
+impl Fields {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn with_capacity(lines: usize, bytes: usize) -> Self {
+        Self {
+            arena: Vec::with_capacity(bytes),
+            lines: Vec::with_capacity(lines),
+        }
+    }
+
+    /// Takes over a field section in one copy, with room for the lines that a proxy adds.
+    pub(crate) fn from_section(section: &[u8], lines: Vec<Line>) -> Self {
+        let mut arena = Vec::with_capacity(section.len() + ROOM_FOR_MORE_LINES);
+        arena.extend_from_slice(section);
+        Self { arena, lines }
+    }
+
+    /// Number of lines.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Bytes that this takes on the heap.
+    pub fn heap_size(&self) -> usize {
+        self.arena.capacity() + self.lines.capacity() * std::mem::size_of::<Line>()
+    }
+
+    /// Gives back memory that is not used: for what is kept for long.
+    pub fn shrink(&mut self) {
+        self.arena.shrink_to_fit();
+        self.lines.shrink_to_fit();
+    }
+
+    /// All lines, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + '_ {
+        self.lines.iter().map(|line| (self.name_text(line), self.value(line)))
+    }
+
+    /// The first line of that name.
+    #[inline]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.get_all(name).next()
+    }
+
+    /// All lines of that name, in order.
+    #[inline]
+    pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let tag = Tag::of(name.as_bytes());
+        self.lines
+            .iter()
+            .filter(move |line| line.tag == tag && self.name(line).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|line| self.value(line))
+    }
+
+    #[inline]
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds a line behind the others.
+    ///
+    /// # Panics
+    /// In debug builds, where the name is not a token or the value holds CR, LF or NUL: whoever brings bytes from outside
+    /// checks them first.
+    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        debug_assert!(is_token(name.as_bytes()), "not a field name: {name:?}");
+        debug_assert!(is_field_value(value), "not a field value: {value:?}");
+        self.arena.reserve(name.len() + value.len() + 4);
+        let start = self.arena.len();
+        self.arena.extend_from_slice(name.as_bytes());
+        let name_end = self.arena.len();
+        self.arena.extend_from_slice(b": ");
+        let value_start = self.arena.len();
+        self.arena.extend_from_slice(value);
+        let value_end = self.arena.len();
+        self.arena.extend_from_slice(b"\r\n");
+        let line = Line::new(
+            &self.arena,
+            Tag::of(name.as_bytes()),
+            start..name_end,
+            value_start..value_end,
+        );
+        self.lines.push(line);
+    }
+
+    /// Puts one line in the place of all of that name.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.remove(name);
+        self.push(name, value);
+    }
+
+    /// Removes all lines of that name; answers whether there were any.
+    #[inline]
+    pub fn remove(&mut self, name: &str) -> bool {
+        if !self.contains(name) {
+            return false;
+        }
+        self.retain(|n, _| !n.eq_ignore_ascii_case(name))
+    }
+
+    /// Keeps the lines for which `keep` is true; answers whether any went.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) -> bool {
+        let before = self.lines.len();
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.retain(|line| keep(self.name_text(line), self.value(line)));
+        self.lines = lines;
+        self.lines.len() != before
+    }
+
+    /// Whether a list-valued field (RFC 9110 §5.6.1) has this token as a member, in any of its lines.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.get_all(name)
+            .flat_map(|value| value.split(|b| *b == b','))
+            .any(|member| member.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Writes the lines as HTTP/1.1 has them (RFC 9112 §5), each with its CR LF, but none of those named in `without`.
+    ///
+    /// `write` gets what stands side by side in one piece: mostly that is everything.
+    pub fn write_http1(&self, without: &FieldNames, mut write: impl FnMut(&[u8])) {
+        let (mut run, mut run_end) = (0, 0);
+        for line in &self.lines {
+            if without.contains(line.tag, self.name(line)) {
+                continue;
+            }
+            if !line.as_sent {
+                write(&self.arena[run..run_end]);
+                (run, run_end) = (0, 0);
+                for piece in [self.name(line), b": ", self.value(line), b"\r\n"] {
+                    write(piece);
+                }
+                continue;
+            }
+            let (start, end) = (line.name as usize, line.value_end as usize + "\r\n".len());
+            if start != run_end {
+                write(&self.arena[run..run_end]);
+                run = start;
+            }
+            run_end = end;
+        }
+        write(&self.arena[run..run_end]);
+    }
+
+    #[inline]
+    fn name(&self, line: &Line) -> &[u8] {
+        &self.arena[line.name as usize..line.name_end as usize]
+    }
+
+    fn name_text(&self, line: &Line) -> &str {
+        // Names are tokens, so always ASCII.
+        std::str::from_utf8(self.name(line)).unwrap_or_default()
+    }
+
+    #[inline]
+    fn value(&self, line: &Line) -> &[u8] {
+        &self.arena[line.value as usize..line.value_end as usize]
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+/// `token` of RFC 9110 §5.6.2.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| is_token_byte(*b))
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+#[inline]
+pub fn is_token_byte(byte: u8) -> bool {
+    TOKEN_BYTES[usize::from(byte)]
+}
+
+static TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
+        byte += 1;
+    }
+    table
+};
+
+/// What may stand in a field value (RFC 9110 §5.5): anything but controls other than HTAB.
+#[inline]
+pub fn is_field_value(bytes: &[u8]) -> bool {
+    // Without a way out in the middle, so that the compiler can look at many bytes at once.
+    let control = |b: &u8| (*b < 0x20 && *b != b'\t') || *b == 0x7f;
+    !bytes.iter().fold(false, |found, b| found | control(b))
+}
+
+impl From<&HeaderMap> for Fields {
+    /// Fields of an HTTP/2 message. Lines whose value could not be written in HTTP/1.1 are left out.
+    fn from(map: &HeaderMap) -> Self {
+        let mut fields = Self::with_capacity(map.len(), 512);
+        for (name, value) in map {
+            if is_field_value(value.as_bytes()) {
+                fields.push(name.as_str(), value.as_bytes());
+            }
+        }
+        fields
+    }
+}
+
+impl From<&Fields> for HeaderMap {
+    /// Lines that HTTP/2 does not allow are left out; others were checked when they came in.
+    fn from(fields: &Fields) -> Self {
+        let mut map = Self::with_capacity(fields.len() + 1);
+        for (name, value) in fields.iter() {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::new();
+        for (name, value) in lines {
+            fields.push(name, value);
+        }
+        fields
+    }
+
+    fn written(fields: &Fields, without: &'static [FieldName]) -> String {
+        let mut out = Vec::new();
+        fields.write_http1(&FieldNames::new(without), |piece| out.extend_from_slice(piece));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_keep_order_case_and_bytes() {
+        let fields = fields(&[("B", "1"), ("a", ""), ("b", "\u{fc} \t2")]);
+        let lines: Vec<_> = fields.iter().collect();
+        assert_eq!(lines, [("B", &b"1"[..]), ("a", b""), ("b", "\u{fc} \t2".as_bytes())]);
+        assert_eq!((fields.len(), fields.is_empty()), (3, false));
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        let fields = fields(&[
+            ("Accept", "x"),
+            ("ACCEPT", "y"),
+            ("Accent", "z"),
+            ("A_B", "u"),
+            ("x", "one"),
+        ]);
+        assert_eq!(fields.get("accept"), Some(&b"x"[..]));
+        assert_eq!(fields.get_all("aCCept").collect::<Vec<_>>(), [b"x", b"y"]);
+        assert_eq!(fields.get("X"), Some(&b"one"[..]));
+        // Same first, middle and last byte, same length: the tag alone must not decide.
+        assert_eq!(Tag::of(b"accent"), Tag::of(b"accebt"));
+        assert_eq!(fields.get("accebt"), None);
+        assert_eq!(fields.get(""), None);
+        assert!(!fields.contains("accep"));
+    }
+
+    #[test]
+    fn equal_names_have_equal_tags() {
+        for byte in (0..=255).filter(|b| is_token_byte(*b)) {
+            let (upper, lower) = (byte.to_ascii_uppercase(), byte.to_ascii_lowercase());
+            assert_eq!(Tag::of(&[upper, b'x', upper]), Tag::of(&[lower, b'X', lower]), "{byte}");
+        }
+    }
+
+    #[test]
+    fn set_and_remove_take_every_line_of_the_name() {
+        let mut fields = fields(&[("A", "1"), ("b", "2"), ("a", "3")]);
+        fields.set("a", "4");
+        assert_eq!(written(&fields, &[]), "b: 2\r\na: 4\r\n");
+        assert!(fields.remove("B"));
+        assert!(!fields.remove("b"));
+        assert!(!fields.retain(|_, _| true));
+        assert!(fields.retain(|_, value| value != b"4"));
+        assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn tokens_are_found_in_any_line() {
+        let fields = fields(&[("Connection", "close , TE"), ("connection", "Upgrade")]);
+        for (token, expected) in [
+            ("te", true),
+            ("CLOSE", true),
+            ("upgrade", true),
+            ("e", false),
+            ("close , te", false),
+        ] {
+            assert_eq!(fields.has_token("connection", token), expected, "{token}");
+        }
+    }
+
+    #[test]
+    fn received_lines_are_written_as_they_came_with_white_space_mended() {
+        let section = b"A: 1\r\nB:2\r\nC: \t3\r\nD: 4 \r\nE:\r\nF:\t6\r\nG: 7\r\n";
+        let mut lines = Vec::new();
+        let mut at = 0;
+        for text in section.split_inclusive(|b| *b == b'\n') {
+            let value = text[2..].trim_ascii();
+            let start = text.iter().position(|b| Some(b) == value.first()).unwrap_or(2);
+            let value = at + start..at + start + value.len();
+            lines.push(Line::new(section, Tag::of(&text[..1]), at..at + 1, value));
+            at += text.len();
+        }
+        let mut fields = Fields::from_section(section, lines);
+        fields.push("H", "8");
+        let all = "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: \r\nF: 6\r\nG: 7\r\nH: 8\r\n";
+        assert_eq!(written(&fields, &[]), all);
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            let line = all
+                .split_inclusive('\n')
+                .find(|line| line.starts_with(&name.to_uppercase()));
+            let expected = all.replace(line.unwrap(), "");
+            assert_eq!(
+                written(&fields, Box::leak(Box::new([FieldName::new(name)]))),
+                expected,
+                "{name}"
+            );
+            let mut fewer = fields.clone();
+            fewer.remove(name);
+            assert_eq!(written(&fewer, &[]), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_tokens_and_values_as_the_grammar_says() {
+        for byte in 0..=255u8 {
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token_byte(byte), token, "{byte}");
+            assert_eq!(is_token(&[b'a', byte]), token, "{byte}");
+            let value = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            for length in [1, 17, 64] {
+                let mut bytes = vec![b'v'; length];
+                bytes[length - 1] = byte;
+                assert_eq!(is_field_value(&bytes), value, "{byte}");
+            }
+        }
+        assert!(!is_token(b""));
+        assert!(is_field_value(b""));
+    }
+}
