@@ -5,6 +5,7 @@
 
 pub mod filling;
 pub mod flight;
+pub mod invalidations;
 pub mod memory;
 pub mod partial;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
+pub use self::invalidations::Invalidations;
 pub use self::memory::Memory;
 
 use crate::key::CacheKey;
@@ -46,6 +48,7 @@ impl Stored {
 pub struct Cache {
     pub memory: Arc<Memory>,
     pub flights: Flights,
+    pub invalidations: Invalidations,
     pub refreshes: Refreshes,
 }
 
@@ -83,6 +86,7 @@ impl Cache {
         Self {
             memory: Arc::new(Memory::new(size)),
             flights: Flights::default(),
+            invalidations: Invalidations::default(),
             refreshes: Refreshes::default(),
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod inside;
 pub mod origin;
 pub mod proxy;
 pub mod redis;

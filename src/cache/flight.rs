@@ -28,6 +28,8 @@ pub struct Destination {
     pub key: CacheKey,
     /// `None`: not known to vary.
     pub variant: Option<Vec<u8>>,
+    /// Invalidations of the URI before it. Requests after another one do not wait for what was asked for before it.
+    pub invalidations: u64,
 }
 
 /// The fetches under way.

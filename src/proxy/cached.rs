@@ -26,6 +26,8 @@ use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::{Forward, Reuse, Served, StaleReason, forward_unseen, reuse, without_stored};
 use crate::rfc9111::vary::select;
+use crate::transform::forwarding::Trust;
+use crate::transform::names::tells_target;
 
 /// How long a request waits for another one's fetch to bring a head. The origin's own limits end it earlier.
 const FOLLOW: Duration = Duration::from_secs(30);
@@ -63,6 +65,9 @@ impl Proxy {
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
         let request = decided.request;
+        if request.method == http::Method::POST {
+            return self.post(decided, rules, client, exchange, alarm).await;
+        }
         if let Some(why) = unkeyable(request) {
             let (reason, detail) = match why {
                 Unkeyable::Method => (Forward::Method, None),
@@ -73,13 +78,21 @@ impl Proxy {
         if let Some(reason) = forward_unseen(request) {
             return self.pass(decided, reason, None, client, exchange, alarm).await;
         }
-        let key = CacheKey::new(request, &rules.key);
+        let key = key(request, rules, exchange.client.trust);
         let mut variant = None;
         let mut followed = Followed::Nobody;
         let mut turns = 0;
         loop {
             turns += 1;
             let found = self.look(request, &key, rules);
+            if variant.is_none() {
+                variant = known_variant(request, &found);
+            }
+            let destination = Destination {
+                key: key.clone(),
+                variant: variant.clone(),
+                invalidations: self.cache.invalidations.count(&key),
+            };
             let reason = match found.decision {
                 Reuse::Fresh(served) => {
                     let stored = found.stored.ok_or(ProxyError::Internal)?;
@@ -95,7 +108,7 @@ impl Proxy {
                 Reuse::Stale(why, served) => {
                     let stored = found.stored.ok_or(ProxyError::Internal)?;
                     if why == StaleReason::WhileRevalidate {
-                        self.refresh_behind(decided, &key, &stored, exchange);
+                        self.refresh_behind(decided, destination, &stored, exchange);
                     }
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
@@ -107,17 +120,13 @@ impl Proxy {
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
-                && let Some(()) = self
-                    .complete(decided, rules, &key, part, client, exchange, alarm)
+                && let Some(plan) = self
+                    .complete(decided, rules, &destination, part, client, exchange, alarm)
                     .await?
             {
-                return Ok(Plan::Answered);
+                return Ok(plan);
             }
             let candidates = candidates(&found);
-            let destination = Destination {
-                key: key.clone(),
-                variant: variant.clone(),
-            };
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
                 true => self.cache.flights.join(destination.clone()),
                 false => Join::Alone,
@@ -125,15 +134,17 @@ impl Proxy {
             let duty = match join {
                 Join::Lead(duty) => Some(duty),
                 Join::Alone => None,
-                Join::Follow(follower) => match self.follow(decided, follower, reason, client, exchange).await? {
-                    Turn::Read(plan) => return Ok(plan),
-                    Turn::Again(values) => {
-                        followed = Followed::Somebody;
-                        variant = values.or(variant);
-                        continue;
+                Join::Follow(follower) => {
+                    match self.follow(decided, rules, follower, reason, client, exchange).await? {
+                        Turn::Read(plan) => return Ok(plan),
+                        Turn::Again(values) => {
+                            followed = Followed::Somebody;
+                            variant = values.or(variant);
+                            continue;
+                        }
+                        Turn::Alone => None,
                     }
-                    Turn::Alone => None,
-                },
+                }
             };
             let fetch = Fetch {
                 destination,
@@ -172,6 +183,7 @@ impl Proxy {
     async fn follow(
         &self,
         decided: &Decided<'_>,
+        rules: &CacheRules,
         mut follower: Follower,
         reason: Forward,
         client: &mut Client,
@@ -194,6 +206,14 @@ impl Proxy {
         if filling.meta.variant.fits(&request.fields).is_none() {
             return Ok(Turn::Again(variant_values(&request.fields, &filling.fields)));
         }
+        // RFC 9111 §4: only a response that may be reused for this request, too.
+        let now = Timestamp::from(self.clock.now());
+        if !matches!(
+            reuse(request, &filling.meta, now, &rules.reuse),
+            Reuse::Fresh(_) | Reuse::Stale(..)
+        ) {
+            return Ok(Turn::Alone);
+        }
         let Some(reader) = filling.read() else {
             return Ok(Turn::Alone);
         };
@@ -201,6 +221,29 @@ impl Proxy {
         let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
         Ok(Turn::Read(self.read_along(decided, reader, &status, exchange)))
     }
+}
+
+/// The request's key. What a trusted proxy says of the request that its client made is passed on, so it is part of the key: two
+/// schemes or hosts are two resources, although both came over the same connection.
+pub(super) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> CacheKey {
+    if trust == Trust::Untrusted {
+        return CacheKey::new(request, &rules.key);
+    }
+    let names = request
+        .fields
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| tells_target(name));
+    let mut names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
+    names.retain(|name| !rules.key.headers.contains(name));
+    if names.is_empty() {
+        return CacheKey::new(request, &rules.key);
+    }
+    names.sort_unstable();
+    names.dedup();
+    let mut options = rules.key.clone();
+    options.headers.append(&mut names);
+    CacheKey::new(request, &options)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +274,7 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
         "if-modified-since",
         "if-range",
     ];
+    let directives = rules.reuse.request_directives.of(&request.fields);
     // Whoever asks for events gets a stream of their own: nobody should wait for the head of another one's.
     let wants_events = request
         .fields
@@ -242,7 +286,15 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
         // A client that insists on the origin gets an answer of its own.
         && matches!(reason, Forward::UriMiss | Forward::VaryMiss | Forward::Miss | Forward::Stale)
         && !PERSONAL.iter().any(|name| request.fields.contains(name))
-        && !rules.reuse.request_directives.of(&request.fields).no_cache
+        && !directives.no_cache
+        && !directives.no_store
+}
+
+/// The request's values of the fields that the stored responses vary by: requests that differ in them need not wait for each other.
+fn known_variant(request: &RequestHead, found: &Found) -> Option<Vec<u8>> {
+    let newest = found.variants.as_ref()?.iter().last()?;
+    let known = found.stored.as_ref().unwrap_or(newest);
+    variant_values(&request.fields, &known.fields).filter(|values| !values.is_empty())
 }
 
 /// The request's values of the fields that a response varies by, as bytes to compare. `None`: `Vary: *`.

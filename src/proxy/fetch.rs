@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::cached::hit;
+use super::cached::{hit, key};
 use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
 use super::relay::Relay;
@@ -21,7 +21,7 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
-use crate::key::CacheKey;
+use crate::key::{CacheKey, unkeyable};
 use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::{CacheResult, Outcome};
 use crate::respond::cache_status::{self, CacheStatus, Storing};
@@ -29,11 +29,12 @@ use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::freshness::Times;
 use crate::rfc9111::range::{combine, completion};
-use crate::rfc9111::reuse::{Forward, Served, is_error, reuse_on_error};
+use crate::rfc9111::reuse::{Forward, Reuse, Served, is_error, reuse, reuse_on_error};
 use crate::rfc9111::storability::{Accepted, Storable, storable};
 use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
 use crate::transform::fields::Delivery;
+use crate::transform::forwarding::Trust;
 use crate::upstream::Origin;
 
 /// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
@@ -112,7 +113,7 @@ impl Proxy {
             }
             sent => sent?,
         };
-        let mut response = match sent {
+        let response = match sent {
             Sent::Response(response) => response,
             Sent::Answered => return Ok(Plan::Answered),
         };
@@ -122,16 +123,37 @@ impl Proxy {
         if request.method == http::Method::HEAD {
             self.after_head(request, rules, &fetch, &response.head, times);
         }
+        self.arrived(decided, rules, fetch, response, times, exchange)
+    }
+
+    /// Stores a response for all, or passes it on to the one client.
+    fn arrived<'a>(
+        self: &Arc<Self>,
+        decided: &Decided<'a>,
+        rules: &CacheRules,
+        mut fetch: Fetch,
+        mut response: Box<Response>,
+        times: Times,
+        exchange: &Exchange,
+    ) -> Result<Plan<'a>, Failure> {
+        let request = decided.request;
         let detail = match storable(request, &response.head, times, &rules.store_policy()) {
             Storable::Yes(_) if declared(&response.head).is_some_and(|length| length > rules.max_body) => {
+                fetch.remember_unstored(self);
                 Some("too-large")
             }
             Storable::Yes(accepted) => {
+                // RFC 9111 §4: who waits may only get what could be reused for it at once.
+                let shared = reuse(request, &accepted.meta, times.received, &rules.reuse);
+                if !matches!(shared, Reuse::Fresh(_) | Reuse::Stale(..)) {
+                    fetch.remember_unstored(self);
+                    fetch.land(Landing::Unstored);
+                }
                 return self.fill(decided, rules, fetch, *response, *accepted, exchange);
             }
             Storable::No(why) => {
                 if !why.is_about_request() {
-                    self.cache.flights.remember_unstored(&fetch.destination);
+                    fetch.remember_unstored(self);
                 }
                 Some(why.as_str())
             }
@@ -141,21 +163,65 @@ impl Proxy {
         Ok(Plan::Deliver(*decided, response))
     }
 
+    /// Passes a POST on. Its response is stored where it is what a GET would have got (RFC 9110 §9.3.3).
+    pub(super) async fn post<'a>(
+        self: &Arc<Self>,
+        decided: &Decided<'a>,
+        rules: &CacheRules,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<Plan<'a>, Failure> {
+        exchange.cache = Some(Forward::Method.into());
+        let request = decided.request;
+        let requested = Timestamp::from(self.clock.now());
+        let mut response = match self.send(decided, |_| {}, client, exchange, alarm).await? {
+            Sent::Response(response) => response,
+            Sent::Answered => return Ok(Plan::Answered),
+        };
+        self.after_unsafe(decided, &response.head);
+        let times = Times {
+            requested,
+            received: Timestamp::from(self.clock.now()),
+        };
+        let fits = declared(&response.head).is_none_or(|length| length <= rules.max_body);
+        if fits
+            && client.body_is_read()
+            && let Storable::Yes(accepted) = storable(request, &response.head, times, &rules.store_policy())
+            && let Some(key) = key_of_get(request, rules, exchange.client.trust)
+        {
+            let fetch = Fetch {
+                destination: Destination {
+                    invalidations: self.cache.invalidations.count(&key),
+                    key,
+                    variant: None,
+                },
+                candidates: Vec::new(),
+                stored: None,
+                reason: Forward::Method,
+                duty: None,
+            };
+            return self.fill(decided, rules, fetch, *response, *accepted, exchange);
+        }
+        forwarded_status(Forward::Method, None, cache_status::Fetch::Own).append_to(&mut response.head.fields);
+        Ok(Plan::Deliver(*decided, response))
+    }
+
     /// Fetches what a stored part lacks of its representation, and answers with the whole. `None`: it cannot be made whole so.
     #[expect(
         clippy::too_many_arguments,
         reason = "what is decided, what is stored, and where it goes"
     )]
-    pub(super) async fn complete(
+    pub(super) async fn complete<'a>(
         self: &Arc<Self>,
-        decided: &Decided<'_>,
+        decided: &Decided<'a>,
         rules: &CacheRules,
-        key: &CacheKey,
+        destination: &Destination,
         stored: &Arc<Stored>,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
-    ) -> Result<Option<()>, Failure> {
+    ) -> Result<Option<Plan<'a>>, Failure> {
         let Some(completion) = completion(&stored.meta) else {
             return Ok(None);
         };
@@ -176,12 +242,23 @@ impl Proxy {
         exchange.cache = Some(Forward::Partial.into());
         let requested = Timestamp::from(self.clock.now());
         let Sent::Response(response) = self.send(&asking, |_| {}, client, exchange, alarm).await? else {
-            return Ok(Some(()));
+            return Ok(Some(Plan::Answered));
         };
         let times = Times {
             requested,
             received: Timestamp::from(self.clock.now()),
         };
+        if !matches!(response.head.status, 206 | 304 | 416) && decided.request.method == http::Method::GET {
+            // RFC 9110 §13.1.5, §14.2: the whole as it is now, or why there is none.
+            let fetch = Fetch {
+                destination: destination.clone(),
+                candidates: Vec::new(),
+                stored: Some(stored.clone()),
+                reason: Forward::Partial,
+                duty: None,
+            };
+            return self.arrived(decided, rules, fetch, response, times, exchange).map(Some);
+        }
         let Response { mut origin, head, .. } = *response;
         let outcome = if is_error(head.status) {
             Outcome::ServerError
@@ -207,7 +284,9 @@ impl Proxy {
         };
         origin.end();
         let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
-        self.cache.memory.store(key, whole.clone());
+        if self.cache.invalidations.count(&destination.key) == destination.invalidations {
+            self.cache.memory.store(&destination.key, whole.clone());
+        }
         let served = Served::of(&whole.meta, times.received);
         let status = CacheStatus {
             outcome: cache_status::Outcome::Forwarded {
@@ -220,8 +299,8 @@ impl Proxy {
             detail: None,
         };
         self.serve_stored(decided, &whole, served, &status, client, exchange, alarm)
-            .await
-            .map(Some)
+            .await?;
+        Ok(Some(Plan::Answered))
     }
 
     /// The origin says that a stored response still holds (RFC 9111 §4.3.3, §4.3.4).
@@ -299,8 +378,11 @@ impl Proxy {
     fn after_head(&self, request: &RequestHead, rules: &CacheRules, fetch: &Fetch, head: &ResponseHead, times: Times) {
         let Some(stored) = &fetch.stored else { return };
         let key = &fetch.destination.key;
-        let length = stored.body.len() as u64;
-        match head_effect(&stored.meta, Some(length), head, times.received) {
+        let length = match stored.meta.partial.as_deref() {
+            Some(partial) => partial.complete,
+            None => Some(stored.body.len() as u64),
+        };
+        match head_effect(&stored.meta, length, head, times.received) {
             HeadEffect::Nothing => {}
             HeadEffect::Invalidate => self.cache.memory.replace(key, stored, None),
             HeadEffect::Freshen => {
@@ -423,14 +505,10 @@ impl Proxy {
     pub(super) fn refresh_behind(
         self: &Arc<Self>,
         decided: &Decided<'_>,
-        key: &CacheKey,
+        destination: Destination,
         stored: &Arc<Stored>,
         exchange: &Exchange,
     ) {
-        let destination = Destination {
-            key: key.clone(),
-            variant: None,
-        };
         let Some(place) = self.cache.refreshes.begin() else {
             return;
         };
@@ -501,6 +579,25 @@ impl Fetch {
             duty.land(landing);
         }
     }
+
+    /// For a while nobody waits for a fetch of this kind. Only those that could be waited for say anything about it: others may have come
+    /// to nothing because of their own conditions.
+    fn remember_unstored(&self, proxy: &Proxy) {
+        if self.duty.is_some() {
+            proxy.cache.flights.remember_unstored(&self.destination);
+        }
+    }
+}
+
+/// The key of a GET for the same target; `None`: such a GET would have none.
+fn key_of_get(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Option<CacheKey> {
+    let mut get = request.clone();
+    get.method = http::Method::GET;
+    get.framing = Framing::None;
+    match unkeyable(&get) {
+        Some(_) => None,
+        None => Some(key(&get, rules, trust)),
+    }
 }
 
 /// The task that brings a body in.
@@ -527,8 +624,13 @@ impl Fill {
                 if let Some(body) = self.filling.whole() {
                     let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
                     let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
-                    if let Some(stored) = settle(memory, key, meta, fields, body) {
-                        memory.store(key, Arc::new(stored));
+                    if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
+                        let stored = Arc::new(stored);
+                        memory.store(key, stored.clone());
+                        // An invalidation in between may have come too early to find it.
+                        if !self.is_valid() {
+                            memory.replace(key, &stored, None);
+                        }
                     }
                 }
                 if let Some(duty) = self.duty.take() {
@@ -540,6 +642,12 @@ impl Fill {
                 self.filling.end(Err(broken));
             }
         }
+    }
+
+    /// Whether its URI has not been invalidated since it was asked for.
+    fn is_valid(&self) -> bool {
+        let Destination { key, invalidations, .. } = &self.destination;
+        self.proxy.cache.invalidations.count(key) == *invalidations
     }
 
     async fn bring_in(

@@ -7,6 +7,7 @@ use crate::cache::Stored;
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::io::Alarm;
+use crate::key::CacheKey;
 use crate::message::{Fields, Framing, ResponseHead};
 use crate::respond::cache_status::CacheStatus;
 use crate::rfc9111::invalidation::invalidated;
@@ -80,9 +81,9 @@ impl Proxy {
                 .iter()
                 .filter_map(|route| route.cache.as_ref())
             {
-                self.cache
-                    .memory
-                    .invalidate(&crate::key::CacheKey::of_uri(&uri, &rules.key.query));
+                let key = CacheKey::of_uri(&uri, &rules.key.query);
+                self.cache.invalidations.note(&key);
+                self.cache.memory.invalidate(&key);
             }
         }
     }

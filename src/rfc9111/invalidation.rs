@@ -26,9 +26,11 @@ impl ResourceUri {
     }
 }
 
-/// Whether a method is safe (RFC 9110 §9.2.1): one that is not known to be is not. QUERY is safe by its definition.
+/// Whether a method is safe (RFC 9110 §9.2.1): one that is not registered so is not. The names of WebDAV (RFC 4918 §9.1, RFC 3253
+/// §3.6, RFC 5323 §2) and QUERY are.
 pub fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE) || method.as_str() == "QUERY"
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        || matches!(method.as_str(), "PROPFIND" | "QUERY" | "REPORT" | "SEARCH")
 }
 
 /// The URIs whose stored responses, all variants of them, are invalid after this response: the target's, and those that
@@ -169,6 +171,10 @@ mod tests {
             ("POST", 404, false),
             ("GET", 200, false),
             ("HEAD", 200, false),
+            ("PROPFIND", 207, false),
+            ("REPORT", 200, false),
+            ("SEARCH", 200, false),
+            ("PROPPATCH", 207, true),
             ("OPTIONS", 200, false),
             ("TRACE", 200, false),
             ("QUERY", 200, false),

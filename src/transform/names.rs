@@ -100,7 +100,10 @@ const OVERRIDE: &[&str] = &[
     // The target.
     "base-url",
     "http-url",
+    "path-info",
+    "proxy-url",
     "request-uri",
+    "script-name",
     "x-accel-mapping",
     "x-http-destinationurl",
     "x-http-path-override",
@@ -125,11 +128,21 @@ const OVERRIDE: &[&str] = &[
     "x-wap-profile",
     // The host and port.
     "fastly-host",
+    "forwarded-host",
+    "http-host",
+    "http-x-forwarded-host",
+    "proxy-host",
     "x-backend-host",
+    "x-client-host",
+    "x-client-port",
+    "x-dev-auth-host",
+    "x-frontend-host",
+    "x-gateway-host",
     "x-host",
     "x-host-override",
     "x-http-host",
     "x-http-host-override",
+    "x-override-host",
     "x-proxy-host",
     "x-real-host",
     "x-server-name",
@@ -140,10 +153,15 @@ const OVERRIDE: &[&str] = &[
     "fastly-ssl",
     "front-end-https",
     "x-arr-ssl",
+    "x-client-proto",
     "x-https",
     "x-proto",
     "x-scheme",
     "x-url-scheme",
+];
+
+/// The same, for who sent the request rather than what it is for.
+const OVERRIDE_OF_CLIENT: &[&str] = &[
     // The client's address.
     "akamai-client-ip",
     "cf-connecting-ip",
@@ -170,7 +188,11 @@ const OVERRIDE: &[&str] = &[
     "x-coming-from",
     "x-custom-ip-authorization",
     "x-envoy-external-address",
+    "x-forward-for",
+    "x-forwarder-for",
     "x-nf-client-connection-ip",
+    "x-original-forwarded-for",
+    "x-original-remote-addr",
     "x-originating-ip",
     "x-proxyuser-ip",
     "x-remote-addr",
@@ -291,6 +313,22 @@ pub fn kind(name: &str) -> (Kind, Spelling) {
     (kind, spelling)
 }
 
+/// Whether a field says what the request is for, where it is believed: its method, target, host, scheme or port. Then
+/// it is part of what a response is stored under.
+pub fn tells_target(name: &str) -> bool {
+    match kind(name).0 {
+        Kind::Forwarding(Forwarding::Proto | Forwarding::Host | Forwarding::Port) => true,
+        Kind::Override => !OVERRIDE_OF_CLIENT.iter().any(|known| is_spelling_of(name, known)),
+        _ => false,
+    }
+}
+
+/// Without case, and `_` for `-`.
+fn is_spelling_of(name: &str, known: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(same)
+}
+
 /// Names that `Connection` takes away beside the known ones (RFC 9110 §7.6.1): only such as nothing depends on.
 #[derive(Debug, Default)]
 pub struct Nominated<'a> {
@@ -332,6 +370,7 @@ impl Table {
         let lists = [
             (HOP_BY_HOP, Kind::HopByHop),
             (OVERRIDE, Kind::Override),
+            (OVERRIDE_OF_CLIENT, Kind::Override),
             (PROTECTED, Kind::Protected),
             (APPLICATION, Kind::Application),
         ];
@@ -417,10 +456,32 @@ mod tests {
     }
 
     #[test]
+    fn what_the_request_is_for_is_told_apart_from_who_sent_it() {
+        let target = [
+            "X-Forwarded-Proto",
+            "x-forwarded-host",
+            "X-Original-URL",
+            "x_host",
+            "Front-End-Https",
+        ];
+        let other = [
+            "X-Forwarded-For",
+            "CF-Connecting-IP",
+            "Remote_User",
+            "X-Real-IP",
+            "Accept",
+            "X-Own",
+        ];
+        assert!(target.iter().all(|name| tells_target(name)));
+        assert!(!other.iter().any(|name| tells_target(name)));
+    }
+
+    #[test]
     fn every_listed_name_is_found_as_what_it_is_listed() {
         for (names, expected) in [
             (HOP_BY_HOP, Kind::HopByHop),
             (OVERRIDE, Kind::Override),
+            (OVERRIDE_OF_CLIENT, Kind::Override),
             (PROTECTED, Kind::Protected),
             (APPLICATION, Kind::Application),
         ] {

@@ -49,7 +49,11 @@ struct Replies {
     /// By path, without the query. The last of a sequence repeats.
     by_path: HashMap<String, Vec<Reply>>,
     otherwise: Option<Reply>,
+    /// Answers everything that `by_path` does not.
+    answering: Option<Answering>,
 }
+
+type Answering = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 
 /// Everything that came in.
 #[derive(Debug, Default)]
@@ -152,6 +156,12 @@ impl Builder {
     /// Answers every other path; `hello` if this is not called.
     pub fn otherwise(mut self, reply: Reply) -> Self {
         self.replies.otherwise = Some(reply);
+        self
+    }
+
+    /// Answers every other path as this says, having seen the request's head.
+    pub fn answering(mut self, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        self.replies.answering = Some(Arc::new(answer));
         self
     }
 
@@ -306,14 +316,21 @@ impl Drop for Origin {
 }
 
 impl Shared {
-    /// What is to be said to this target.
-    fn reply(&self, target: &str) -> Reply {
-        let path = target.split('?').next().unwrap_or_default();
+    /// What is to be said to this request.
+    fn reply(&self, request: &Request) -> Reply {
+        let path = request.target.split('?').next().unwrap_or_default();
         let mut replies = self.replies.lock().unwrap();
         match replies.by_path.get_mut(path) {
-            Some(sequence) if sequence.len() > 1 => sequence.remove(0),
-            Some(sequence) => sequence[0].clone(),
-            None => replies.otherwise.clone().unwrap_or_else(|| Reply::ok("hello")),
+            Some(sequence) if sequence.len() > 1 => return sequence.remove(0),
+            Some(sequence) => return sequence[0].clone(),
+            None => {}
+        }
+        let answering = replies.answering.clone();
+        let otherwise = replies.otherwise.clone();
+        drop(replies);
+        match answering {
+            Some(answer) => answer(request),
+            None => otherwise.unwrap_or_else(|| Reply::ok("hello")),
         }
     }
 

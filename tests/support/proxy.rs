@@ -393,7 +393,7 @@ fn message(line: &str) -> &'static str {
 }
 
 /// Sums series of the Prometheus text format.
-fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(super) fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     let mut sum = 0.0;
     for line in text.lines() {
         let Some((series, value)) = line.rsplit_once(' ') else {

@@ -90,7 +90,7 @@ impl Reader {
             let request = parse_head(&raw, self.id);
             let chunked = request.field("transfer-encoding").is_some();
             let length = request.field("content-length").and_then(|value| value.parse().ok());
-            let reply = self.shared.reply(&request.target);
+            let reply = self.shared.reply(&request);
             let hold = match &reply.request_body {
                 RequestBody::Held(gate) => Some(gate.clone()),
                 RequestBody::First | RequestBody::Meanwhile => None,

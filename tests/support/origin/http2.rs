@@ -34,16 +34,17 @@ async fn exchange(request: http::Request<RecvStream>, respond: SendResponse<Byte
         .uri
         .authority()
         .map(|authority| ("host".to_owned(), authority.to_string()));
-    let reply = shared.reply(&target);
+    let request = Request {
+        connection: id,
+        method: head.method.to_string(),
+        target,
+        version: "HTTP/2".to_owned(),
+        fields: authority.into_iter().chain(pairs(&head.headers)).collect(),
+        ..Request::default()
+    };
+    let reply = shared.reply(&request);
     let index = shared.log.change(|log| {
-        log.requests.push(Request {
-            connection: id,
-            method: head.method.to_string(),
-            target,
-            version: "HTTP/2".to_owned(),
-            fields: authority.into_iter().chain(pairs(&head.headers)).collect(),
-            ..Request::default()
-        });
+        log.requests.push(request);
         log.requests.len() - 1
     });
     // An error here is the client's leaving, or a reset that the reply asked for.

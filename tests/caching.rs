@@ -1,0 +1,11 @@
+//! HTTP caching as seen from outside: plain sockets, an origin that says what it is told, and a clock that the tests move.
+
+mod broken;
+mod collapsing;
+mod conformance;
+mod invalidation;
+mod parts;
+mod poisoning;
+mod said;
+mod stale;
+mod validation;
