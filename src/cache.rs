@@ -17,29 +17,47 @@ use bytes::Bytes;
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
 pub use self::invalidations::Invalidations;
-pub use self::memory::Memory;
+pub use self::memory::{Memory, PackedFields};
 
-use crate::key::CacheKey;
-use crate::message::Fields;
+use crate::config;
 use crate::rfc9111::stored::StoredMeta;
 
-/// Bytes that a stored response takes beside what its parts take: allocations, the map's own entry, reference counts.
-const BOOKKEEPING: usize = 240;
+/// The counts of an `Arc`.
+const COUNTS: usize = 2 * size_of::<usize>();
+
+/// What `Bytes` allocates when a body is first shared with a client, to be counted from then on.
+const SHARED_BODY: usize = 24;
 
 /// One response that is stored.
 #[derive(Debug)]
 pub struct Stored {
     pub meta: StoredMeta,
     /// Without `Age`, and without what says how the body was framed.
-    pub fields: Fields,
+    pub fields: PackedFields,
     pub body: Bytes,
 }
 
 impl Stored {
-    /// Bytes that it takes in memory, with its key.
-    pub fn size(&self, key: &CacheKey) -> u64 {
-        let bytes = key.as_bytes().len() + self.fields.heap_size() + self.meta.heap_size() + self.body.len();
-        (bytes + std::mem::size_of::<Self>() + BOOKKEEPING) as u64
+    /// Bytes that it takes in memory, without its key.
+    pub fn size(&self) -> u64 {
+        [
+            COUNTS + size_of::<Self>(),
+            self.fields.heap_size(),
+            self.meta.heap_size(),
+            self.body.len(),
+            SHARED_BODY,
+        ]
+        .into_iter()
+        .map(allocation)
+        .sum()
+    }
+}
+
+/// Bytes that an allocation of so many takes, as allocators round it up.
+fn allocation(bytes: usize) -> u64 {
+    match bytes {
+        0 => 0,
+        bytes => (bytes as u64).saturating_add(8).next_multiple_of(16),
     }
 }
 
@@ -81,10 +99,9 @@ impl Drop for Refreshing {
 }
 
 impl Cache {
-    /// `size`: bytes of L1.
-    pub fn new(size: u64) -> Self {
+    pub fn new(config: &config::Memory) -> Self {
         Self {
-            memory: Arc::new(Memory::new(size)),
+            memory: Arc::new(Memory::new(config.size, config.eviction)),
             flights: Flights::default(),
             invalidations: Invalidations::default(),
             refreshes: Refreshes::default(),

@@ -5,6 +5,7 @@ mod rules;
 
 use std::sync::Arc;
 
+use crate::cache::memory::RouteShare;
 use crate::config::{Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
@@ -40,6 +41,20 @@ pub struct RouteInForce {
 }
 
 impl Generation {
+    /// What L1 is to know of the routes that cache.
+    pub fn shares(&self) -> impl Iterator<Item = RouteShare> {
+        let routes = self.config.routes.iter().zip(&self.routes);
+        routes.filter_map(|(route, in_force)| {
+            let rules = in_force.cache.as_ref()?;
+            Some(RouteShare {
+                route: route.name.clone(),
+                max_size: rules.max_size,
+                windows: rules.reuse.windows,
+                keep: rules.keep,
+            })
+        })
+    }
+
     /// Reads all certificates. Upstreams and listeners that `before` has in the same form are taken over with their connections and sessions.
     ///
     /// # Errors

@@ -79,7 +79,8 @@ pub(crate) enum Plan<'a> {
 
 impl Proxy {
     pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
-        let cache = Cache::new(generation.config.cache.memory.size);
+        let cache = Cache::new(&generation.config.cache.memory);
+        cache.memory.set_routes(generation.shares());
         let memory = cache.memory.clone();
         metrics.observe_cache(move || CacheGauges {
             bytes: memory.used(),
@@ -104,6 +105,7 @@ impl Proxy {
 
     /// From now on new requests see `generation`.
     pub fn replace(&self, generation: Generation) {
+        self.cache.memory.set_routes(generation.shares());
         self.generation.store(Arc::new(generation));
     }
 

@@ -13,7 +13,11 @@ use crate::rfc9111::validation::updated_fields;
 /// stored already is worth more.
 pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fields, body: Bytes) -> Option<Stored> {
     let Some(announced) = meta.partial.as_deref() else {
-        return Some(Stored { meta, fields, body });
+        return Some(Stored {
+            meta,
+            fields: (&fields).into(),
+            body,
+        });
     };
     let held = announced.after_body(body.len() as u64)?;
     meta.partial = Some(Box::new(held));
@@ -23,18 +27,26 @@ pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fie
         .flat_map(|variants| variants.iter())
         .find(|old| old.meta.variant == meta.variant);
     let Some(old) = old else {
-        return Some(Stored { meta, fields, body });
+        return Some(Stored {
+            meta,
+            fields: (&fields).into(),
+            body,
+        });
     };
     match combine(&old.meta, &held, &fields, meta.received) {
         Some(combined) => Some(join(old, meta, &fields, &body, &combined)),
-        None if supersedes(&meta, &old.meta) => Some(Stored { meta, fields, body }),
+        None if supersedes(&meta, &old.meta) => Some(Stored {
+            meta,
+            fields: (&fields).into(),
+            body,
+        }),
         None => None,
     }
 }
 
 /// Puts a stored part and a new one together.
 pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, combined: &Combined) -> Stored {
-    let mut fields = updated_fields(&old.fields, fields);
+    let mut fields = updated_fields(&old.fields.unpack(), fields);
     let length = combined.pieces.iter().map(|piece| piece.length).sum::<u64>();
     let mut joined = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
     for piece in &combined.pieces {
@@ -63,7 +75,7 @@ pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, c
     }
     Stored {
         meta,
-        fields,
+        fields: (&fields).into(),
         body: joined.freeze(),
     }
 }

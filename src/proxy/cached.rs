@@ -41,7 +41,7 @@ struct Found {
     /// The one that was chosen.
     stored: Option<Arc<Stored>>,
     /// All variants under the key.
-    variants: Option<Arc<Variants>>,
+    variants: Option<Variants>,
 }
 
 /// How a wait for another request's fetch ended.
@@ -294,7 +294,7 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
 fn known_variant(request: &RequestHead, found: &Found) -> Option<Vec<u8>> {
     let newest = found.variants.as_ref()?.iter().last()?;
     let known = found.stored.as_ref().unwrap_or(newest);
-    variant_values(&request.fields, &known.fields).filter(|values| !values.is_empty())
+    variant_values(&request.fields, &known.fields.unpack()).filter(|values| !values.is_empty())
 }
 
 /// The request's values of the fields that a response varies by, as bytes to compare. `None`: `Vary: *`.

@@ -70,10 +70,9 @@ impl Proxy {
         let requested = Timestamp::from(self.clock.now());
         let ask = |fields: &mut Fields| {
             if !fetch.candidates.is_empty() {
-                make_conditional(
-                    fields,
-                    fetch.candidates.iter().map(|stored| (&stored.meta, &stored.fields)),
-                );
+                let candidates: Vec<_> = fetch.candidates.iter().map(|stored| stored.fields.unpack()).collect();
+                let metas = fetch.candidates.iter().map(|stored| &stored.meta);
+                make_conditional(fields, metas.zip(&candidates));
             }
         };
         let sent = self.send(decided, ask, client, exchange, alarm).await;
@@ -285,7 +284,9 @@ impl Proxy {
         origin.end();
         let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
         if self.cache.invalidations.count(&destination.key) == destination.invalidations {
-            self.cache.memory.store(&destination.key, whole.clone());
+            self.cache
+                .memory
+                .store(&decided.route.name, &destination.key, whole.clone());
         }
         let served = Served::of(&whole.meta, times.received);
         let status = CacheStatus {
@@ -328,18 +329,25 @@ impl Proxy {
         let mut answer = None;
         for stored in selected {
             let policy = rules.store_policy();
-            let fresh = match freshen(decided.request, &stored.meta, &stored.fields, &head, times, &policy) {
+            let fresh = match freshen(
+                decided.request,
+                &stored.meta,
+                &stored.fields.unpack(),
+                &head,
+                times,
+                &policy,
+            ) {
                 Freshened::Store(accepted) => {
                     let Accepted { meta, fields } = *accepted;
                     let new = Arc::new(Stored {
                         meta,
-                        fields,
+                        fields: (&fields).into(),
                         body: stored.body.clone(),
                     });
                     if new.meta.variant == stored.meta.variant {
                         self.cache.memory.replace(key, &stored, Some(new.clone()));
                     } else {
-                        self.cache.memory.store(key, new.clone());
+                        self.cache.memory.store(&decided.route.name, key, new.clone());
                     }
                     new
                 }
@@ -387,12 +395,12 @@ impl Proxy {
             HeadEffect::Invalidate => self.cache.memory.replace(key, stored, None),
             HeadEffect::Freshen => {
                 let policy = rules.store_policy();
-                match freshen(request, &stored.meta, &stored.fields, head, times, &policy) {
+                match freshen(request, &stored.meta, &stored.fields.unpack(), head, times, &policy) {
                     Freshened::Store(accepted) => {
                         let Accepted { meta, fields } = *accepted;
                         let new = Stored {
                             meta,
-                            fields,
+                            fields: (&fields).into(),
                             body: stored.body.clone(),
                         };
                         self.cache.memory.replace(key, stored, Some(Arc::new(new)));
@@ -441,6 +449,7 @@ impl Proxy {
         }
         let fill = Fill {
             proxy: self.clone(),
+            route: decided.route.name.clone(),
             filling,
             destination: fetch.destination,
             duty: fetch.duty,
@@ -603,6 +612,7 @@ fn key_of_get(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Option
 /// The task that brings a body in.
 struct Fill {
     proxy: Arc<Proxy>,
+    route: Arc<str>,
     filling: Arc<Filling>,
     destination: Destination,
     duty: Option<FetchDuty>,
@@ -626,7 +636,7 @@ impl Fill {
                     let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
                     if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
                         let stored = Arc::new(stored);
-                        memory.store(key, stored.clone());
+                        memory.store(&self.route, key, stored.clone());
                         // An invalidation in between may have come too early to find it.
                         if !self.is_valid() {
                             memory.replace(key, &stored, None);
@@ -742,7 +752,7 @@ pub(crate) fn declared(head: &ResponseHead) -> Option<u64> {
 fn with_fields(stored: &Stored, fields: Fields) -> Arc<Stored> {
     Arc::new(Stored {
         meta: stored.meta.clone(),
-        fields,
+        fields: (&fields).into(),
         body: stored.body.clone(),
     })
 }

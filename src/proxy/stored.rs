@@ -42,7 +42,7 @@ impl Proxy {
         let mut answer = match evaluate(decided.request, &stored.meta) {
             ClientCondition::NotModified => Answer {
                 status: 304,
-                fields: not_modified_fields(&stored.fields),
+                fields: not_modified_fields(&stored.fields.unpack()),
                 body: Bytes::new(),
             },
             ClientCondition::Send => part(decided, stored),
@@ -102,12 +102,12 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
             Selection::Whole => {
                 return Answer {
                     status: stored.meta.status,
-                    fields: stored.fields.clone(),
+                    fields: stored.fields.unpack(),
                     body: stored.body.clone(),
                 };
             }
             Selection::Unsatisfiable => {
-                let mut fields = stored.fields.clone();
+                let mut fields = stored.fields.unpack();
                 fields.set("Content-Range", format!("bytes */{}", stored.body.len()));
                 return Answer {
                     status: 416,
@@ -117,7 +117,7 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
             }
         },
     };
-    let mut fields = stored.fields.clone();
+    let mut fields = stored.fields.unpack();
     let body = match parts.as_slice() {
         [range] => {
             let content_range = ContentRange {

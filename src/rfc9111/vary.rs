@@ -49,7 +49,13 @@ pub fn nominates(response: &Fields) -> Nominates {
 /// What distinguishes one variant from the others under its cache key: the nominated fields with the values that the original
 /// request had. Equal keys belong to responses that replace each other.
 #[derive(Debug, Clone, Default)]
-pub struct VariantKey {
+pub struct VariantKey(
+    /// `None`: no `Vary`, as most stored responses are.
+    Option<Box<Varied>>,
+);
+
+#[derive(Debug, Clone)]
+struct Varied {
     nominated: Box<[Nominated]>,
     /// The one language of a response that was chosen by `Accept-Language`, lower case.
     language: Option<Box<str>>,
@@ -110,48 +116,50 @@ impl VariantKey {
                 value,
             }
         });
-        Some(Self {
+        Some(Self(Some(Box::new(Varied {
             nominated: nominated.collect(),
             language,
-        })
+        }))))
     }
 
     /// Whether there is any nominated field.
     pub fn varies(&self) -> bool {
-        !self.nominated.is_empty()
+        self.0.is_some()
     }
 
     /// The nominated fields: lower-case names with their normalised value, `None` where the request did not have the field.
     pub fn nominated(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        self.nominated
+        let nominated = self.0.as_ref().map_or(&[][..], |varied| &*varied.nominated);
+        nominated
             .iter()
             .map(|field| (&*field.name, field.value.as_ref().map(|value| &*value.normal)))
     }
 
     /// Bytes that this takes on the heap.
     pub fn heap_size(&self) -> usize {
-        let values = self.nominated.iter().map(|field| {
+        let Some(varied) = &self.0 else { return 0 };
+        let values = varied.nominated.iter().map(|field| {
             let value = match &field.value {
                 Some(value) => value.normal.len() + value.received.as_ref().map_or(0, |received| received.len()),
                 None => 0,
             };
             size_of::<Nominated>() + field.name.len() + value
         });
-        values.sum::<usize>() + self.language.as_ref().map_or(0, |language| language.len())
+        size_of::<Varied>() + values.sum::<usize>() + varied.language.as_ref().map_or(0, |language| language.len())
     }
 
     /// Whether a response stored under this key may be chosen for a request, and how well it fits. Does not allocate for a
     /// request that has the same lines as the original one.
     pub fn fits(&self, request: &Fields) -> Option<Fit> {
-        if self.nominated.is_empty() {
+        let Some(varied) = &self.0 else {
             return Some(Fit::Unvaried);
-        }
+        };
         let mut fit = Fit::Exact;
-        for field in &self.nominated {
+        for field in &varied.nominated {
             if field.matches(request) {
                 continue;
             }
-            match &self.language {
+            match &varied.language {
                 Some(language) if &*field.name == "accept-language" && prefers(request, language) => {
                     fit = Fit::Language;
                 }

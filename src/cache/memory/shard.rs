@@ -1,0 +1,241 @@
+//! What lookups read: keys and their variants, in tables with a lock each.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+
+use super::Variants;
+use super::nodes::NodeId;
+use crate::key::CacheKey;
+
+/// So many lookups and changes can meet without waiting for each other; it costs 10 KiB.
+const SHARD_BITS: u32 = 7;
+/// Keys of one shard that can be told apart.
+const MAX_INDEX: usize = (1 << (32 - SHARD_BITS)) - 2;
+
+/// Where a key stands: shard and index in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot(NonZeroU32);
+
+impl Slot {
+    fn new(shard: usize, index: usize) -> Option<Self> {
+        if index > MAX_INDEX {
+            return None;
+        }
+        NonZeroU32::new((index as u32 + 1) << SHARD_BITS | shard as u32).map(Self)
+    }
+
+    fn shard(self) -> usize {
+        self.0.get() as usize & ((1 << SHARD_BITS) - 1)
+    }
+
+    fn index(self) -> usize {
+        (self.0.get() >> SHARD_BITS) as usize - 1
+    }
+}
+
+/// The two parts of a key's hash that are used here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyHash {
+    shard: usize,
+    /// Within the shard, and what an order remembers of a key that has gone.
+    pub fingerprint: u32,
+}
+
+impl KeyHash {
+    pub fn of(key: &CacheKey) -> Self {
+        let hash = key.hash128();
+        Self {
+            shard: (hash >> 64) as usize & ((1 << SHARD_BITS) - 1),
+            fingerprint: hash as u32,
+        }
+    }
+}
+
+/// The tables take 64 bits of which the highest and the lowest matter.
+fn spread(fingerprint: u32) -> u64 {
+    u64::from(fingerprint).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Box<[u8]>,
+    variants: Variants,
+    /// See [`super::order`].
+    usage: AtomicU32,
+    fingerprint: u32,
+    uri_length: u32,
+    node: NodeId,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Indices of `entries`.
+    table: HashTable<u32>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+}
+
+impl Shard {
+    fn entry(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)?.as_ref()
+    }
+
+    fn find(&self, hash: KeyHash, key: &CacheKey) -> Option<&Entry> {
+        let same = |index: &u32| {
+            self.entry(*index as usize)
+                .is_some_and(|entry| *entry.key == *key.as_bytes())
+        };
+        let index = self.table.find(spread(hash.fingerprint), same)?;
+        self.entry(*index as usize)
+    }
+}
+
+/// What a key that is there looks like.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub node: NodeId,
+    pub variants: Variants,
+}
+
+#[derive(Debug)]
+pub(super) struct Shards(Box<[RwLock<Shard>]>);
+
+impl Shards {
+    pub fn new() -> Self {
+        Self((0..1 << SHARD_BITS).map(|_| RwLock::default()).collect())
+    }
+
+    /// The variants under a key, and what `used` makes of its usage.
+    #[inline]
+    pub fn get(&self, key: &CacheKey, used: impl FnOnce(u32) -> u32) -> Option<Variants> {
+        let hash = KeyHash::of(key);
+        let shard = self.0.get(hash.shard)?.read();
+        let entry = shard.find(hash, key)?;
+        // Two lookups at once may count as one: that is precise enough, and cheaper than counting both.
+        let before = entry.usage.load(Ordering::Relaxed);
+        let after = used(before);
+        if after != before {
+            entry.usage.store(after, Ordering::Relaxed);
+        }
+        Some(entry.variants.clone())
+    }
+
+    pub fn known(&self, key: &CacheKey) -> Option<Known> {
+        let hash = KeyHash::of(key);
+        let shard = self.0.get(hash.shard)?.read();
+        let entry = shard.find(hash, key)?;
+        Some(Known {
+            node: entry.node,
+            variants: entry.variants.clone(),
+        })
+    }
+
+    /// Usage and fingerprint.
+    pub fn usage(&self, slot: Slot) -> Option<(u32, u32)> {
+        let shard = self.0.get(slot.shard())?.read();
+        let entry = shard.entry(slot.index())?;
+        Some((entry.usage.load(Ordering::Relaxed), entry.fingerprint))
+    }
+
+    pub fn set_usage(&self, slot: Slot, usage: u32) {
+        let Some(shard) = self.0.get(slot.shard()) else { return };
+        if let Some(entry) = shard.read().entry(slot.index()) {
+            entry.usage.store(usage, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the key there is one of this URI.
+    pub fn is_of_uri(&self, slot: Slot, uri: &[u8]) -> bool {
+        let Some(shard) = self.0.get(slot.shard()) else {
+            return false;
+        };
+        shard
+            .read()
+            .entry(slot.index())
+            .is_some_and(|entry| entry.key.get(..entry.uri_length as usize) == Some(uri))
+    }
+
+    /// Where a key that is not there could stand. Only valid until the next insertion.
+    pub fn vacant(&self, hash: KeyHash) -> Option<Slot> {
+        let shard = self.0.get(hash.shard)?.read();
+        let index = shard.free.last().map_or(shard.entries.len(), |index| *index as usize);
+        Slot::new(hash.shard, index)
+    }
+
+    /// Puts a key that is not there into its vacant slot.
+    pub fn insert(&self, slot: Slot, key: &CacheKey, variants: Variants, node: NodeId, usage: u32) {
+        let fingerprint = KeyHash::of(key).fingerprint;
+        let entry = Entry {
+            key: key.as_bytes().into(),
+            variants,
+            usage: AtomicU32::new(usage),
+            fingerprint,
+            uri_length: u32::try_from(key.uri().len()).unwrap_or(u32::MAX),
+            node,
+        };
+        let Some(shard) = self.0.get(slot.shard()) else { return };
+        let mut shard = shard.write();
+        let Shard { table, entries, free } = &mut *shard;
+        let index = slot.index();
+        match entries.get_mut(index) {
+            Some(vacant) => {
+                free.pop();
+                *vacant = Some(entry);
+            }
+            None => entries.push(Some(entry)),
+        }
+        let rehash = |index: &u32| match entries.get(*index as usize) {
+            Some(Some(entry)) => spread(entry.fingerprint),
+            _ => 0,
+        };
+        table.insert_unique(spread(fingerprint), index as u32, rehash);
+    }
+
+    /// Puts other variants under the key there; answers those that it had.
+    pub fn exchange(&self, slot: Slot, variants: Variants) -> Option<Variants> {
+        let mut shard = self.0.get(slot.shard())?.write();
+        let entry = shard.entries.get_mut(slot.index())?.as_mut()?;
+        Some(std::mem::replace(&mut entry.variants, variants))
+    }
+
+    /// Removes the key there. The caller lets go of what is answered when it holds no lock any more.
+    pub fn remove(&self, slot: Slot) -> Option<Removed> {
+        let mut shard = self.0.get(slot.shard())?.write();
+        let index = slot.index();
+        let entry = shard.entries.get_mut(index)?.take()?;
+        let place = shard
+            .table
+            .find_entry(spread(entry.fingerprint), |other| *other as usize == index);
+        if let Ok(place) = place {
+            place.remove();
+        }
+        shard.free.push(index as u32);
+        Some(Removed {
+            key: entry.key,
+            uri_length: entry.uri_length as usize,
+            variants: entry.variants,
+        })
+    }
+}
+
+/// What has been removed.
+#[derive(Debug)]
+pub(super) struct Removed {
+    key: Box<[u8]>,
+    uri_length: usize,
+    pub variants: Variants,
+}
+
+impl Removed {
+    /// The URI of a key that has more than that in it.
+    pub fn shared_uri(&self) -> Option<&[u8]> {
+        if self.uri_length < self.key.len() {
+            self.key.get(..self.uri_length)
+        } else {
+            None
+        }
+    }
+}
