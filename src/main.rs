@@ -1,9 +1,15 @@
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
+/// Chosen by measuring: after minutes of storing and evicting bodies of all sizes it is the one that gives memory back.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// Pages that are free go back to the system soon: what a cache has evicted should not count twice.
+#[allow(unsafe_code)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: &[u8] = b"dirty_decay_ms:100,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
     forebay::cli::run()

@@ -141,7 +141,8 @@ impl Proxy {
                 fetch.remember_unstored(self);
                 Some("too-large")
             }
-            Storable::Yes(accepted) => {
+            Storable::Yes(mut accepted) => {
+                rules.limit_freshness(&mut accepted.meta);
                 // RFC 9111 §4: who waits may only get what could be reused for it at once.
                 let shared = reuse(request, &accepted.meta, times.received, &rules.reuse);
                 if !matches!(shared, Reuse::Fresh(_) | Reuse::Stale(..)) {
@@ -186,9 +187,10 @@ impl Proxy {
         let fits = declared(&response.head).is_none_or(|length| length <= rules.max_body);
         if fits
             && client.body_is_read()
-            && let Storable::Yes(accepted) = storable(request, &response.head, times, &rules.store_policy())
+            && let Storable::Yes(mut accepted) = storable(request, &response.head, times, &rules.store_policy())
             && let Some(key) = key_of_get(request, rules, exchange.client.trust)
         {
+            rules.limit_freshness(&mut accepted.meta);
             let fetch = Fetch {
                 destination: Destination {
                     invalidations: self.cache.invalidations.count(&key),
@@ -268,7 +270,8 @@ impl Proxy {
         let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else {
             return Ok(None);
         };
-        let Accepted { meta, fields } = *accepted;
+        let Accepted { mut meta, fields } = *accepted;
+        rules.limit_freshness(&mut meta);
         let Some(announced) = meta.partial.as_deref() else {
             return Ok(None);
         };
@@ -338,7 +341,8 @@ impl Proxy {
                 &policy,
             ) {
                 Freshened::Store(accepted) => {
-                    let Accepted { meta, fields } = *accepted;
+                    let Accepted { mut meta, fields } = *accepted;
+                    rules.limit_freshness(&mut meta);
                     let new = Arc::new(Stored {
                         meta,
                         fields: (&fields).into(),
@@ -397,7 +401,8 @@ impl Proxy {
                 let policy = rules.store_policy();
                 match freshen(request, &stored.meta, &stored.fields.unpack(), head, times, &policy) {
                     Freshened::Store(accepted) => {
-                        let Accepted { meta, fields } = *accepted;
+                        let Accepted { mut meta, fields } = *accepted;
+                        rules.limit_freshness(&mut meta);
                         let new = Stored {
                             meta,
                             fields: (&fields).into(),

@@ -69,3 +69,21 @@ async fn a_route_that_does_not_cache_invalidates_too() {
     proxy.request("POST", "/a", &[], b"x").await;
     assert_eq!(proxy.get("/a").await.text(), "2");
 }
+
+#[tokio::test]
+async fn all_keys_of_the_uri_go() {
+    let gate = Gate::new();
+    gate.release();
+    let origin = counting(&gate).await;
+    let sections = "routes: [{ name: all, upstream: default, cache: { key: { headers: [X-Tenant] } } }]\n";
+    let proxy = Inside::before(&origin, sections).await;
+    let get = |tenant: &'static str| {
+        let proxy = &proxy;
+        async move { proxy.request("GET", "/a", &[("X-Tenant", tenant)], b"").await }
+    };
+    for (tenant, number) in [("one", "1"), ("two", "2"), ("one", "1"), ("two", "2")] {
+        assert_eq!(get(tenant).await.text(), number);
+    }
+    proxy.request("PUT", "/a", &[("X-Tenant", "three")], b"x").await;
+    assert_eq!((get("one").await.text(), get("two").await.text()), ("3", "4"));
+}

@@ -14,60 +14,72 @@ async fn field_log_and_metric_use_the_same_words() {
         .start()
         .await;
     let proxy = Inside::before(&origin, "").await;
-    // Method, target, fields, seconds that pass before; Cache-Status, word.
-    let table: [(&str, &str, &[(&str, &str)], u64, &str, &str); 14] = [
-        ("GET", "/kept", &[], 0, "fwd=uri-miss; stored; ttl=10", "uri-miss"),
-        ("GET", "/kept", &[], 0, "hit; ttl=10; detail=l1", "hit_l1"),
-        ("GET", "/kept", &[], 4, "hit; ttl=6; detail=l1", "hit_l1"),
-        ("HEAD", "/kept", &[], 0, "hit; ttl=6; detail=l1", "hit_l1"),
+    /// Method, target, fields.
+    struct Asked(&'static str, &'static str, &'static [(&'static str, &'static str)]);
+    // The request, seconds that pass before; Cache-Status, word.
+    let table: [(Asked, u64, &str, &str); 14] = [
         (
-            "GET",
-            "/kept",
-            &[("Cache-Control", "max-stale=60")],
+            Asked("GET", "/kept", &[]),
+            0,
+            "fwd=uri-miss; stored; ttl=10",
+            "uri-miss",
+        ),
+        (Asked("GET", "/kept", &[]), 0, "hit; ttl=10; detail=l1", "hit_l1"),
+        (Asked("GET", "/kept", &[]), 4, "hit; ttl=6; detail=l1", "hit_l1"),
+        (Asked("HEAD", "/kept", &[]), 0, "hit; ttl=6; detail=l1", "hit_l1"),
+        (
+            Asked("GET", "/kept", &[("Cache-Control", "max-stale=60")]),
             10,
             "hit; ttl=-4; detail=max-stale",
             "served_stale",
         ),
-        ("GET", "/kept", &[], 0, "fwd=stale; stored; ttl=10", "stale"),
+        (Asked("GET", "/kept", &[]), 0, "fwd=stale; stored; ttl=10", "stale"),
         (
-            "GET",
-            "/kept",
-            &[("Cache-Control", "no-cache")],
+            Asked("GET", "/kept", &[("Cache-Control", "no-cache")]),
             0,
             "fwd=request; stored; ttl=10",
             "request",
         ),
         (
-            "GET",
-            "/varied",
-            &[("Foo", "1")],
+            Asked("GET", "/varied", &[("Foo", "1")]),
             0,
             "fwd=uri-miss; stored; ttl=60",
             "uri-miss",
         ),
         (
-            "GET",
-            "/varied",
-            &[("Foo", "2")],
+            Asked("GET", "/varied", &[("Foo", "2")]),
             0,
             "fwd=vary-miss; stored; ttl=60",
             "vary-miss",
         ),
-        ("GET", "/private", &[], 0, "fwd=uri-miss; detail=private", "uri-miss"),
-        ("GET", "/cookie", &[], 0, "fwd=uri-miss; detail=set-cookie", "uri-miss"),
-        ("GET", "/plain", &[], 0, "fwd=uri-miss; detail=no-freshness", "uri-miss"),
-        ("POST", "/plain", &[], 0, "fwd=method", "method"),
         (
-            "GET",
-            "/plain",
-            &[("X-HTTP-Method-Override", "DELETE")],
+            Asked("GET", "/private", &[]),
+            0,
+            "fwd=uri-miss; detail=private",
+            "uri-miss",
+        ),
+        (
+            Asked("GET", "/cookie", &[]),
+            0,
+            "fwd=uri-miss; detail=set-cookie",
+            "uri-miss",
+        ),
+        (
+            Asked("GET", "/plain", &[]),
+            0,
+            "fwd=uri-miss; detail=no-freshness",
+            "uri-miss",
+        ),
+        (Asked("POST", "/plain", &[]), 0, "fwd=method", "method"),
+        (
+            Asked("GET", "/plain", &[("X-HTTP-Method-Override", "DELETE")]),
             0,
             "fwd=bypass; detail=override",
             "bypass",
         ),
     ];
     let mut counts = std::collections::HashMap::new();
-    for (number, (method, target, fields, pass, status, word)) in table.into_iter().enumerate() {
+    for (number, (Asked(method, target, fields), pass, status, word)) in table.into_iter().enumerate() {
         proxy.advance(pass);
         let name = format!("request-{number}");
         let fields: Vec<_> = fields.iter().copied().chain([("User-Agent", name.as_str())]).collect();
@@ -160,4 +172,26 @@ async fn a_stored_204_has_no_length() {
         assert_eq!((response.status, response.field("content-length")), (204, None));
     }
     assert_eq!(origin.request_count(), 1);
+}
+
+#[tokio::test]
+async fn a_limit_of_freshness_counts_for_validated_responses_too() {
+    let origin = Origin::builder()
+        .answering(|request| match request.field("if-none-match") {
+            Some(_) => Reply::status(304)
+                .field("ETag", "\"a\"")
+                .field("Cache-Control", "max-age=100"),
+            None => Reply::fresh(100, "kept").field("ETag", "\"a\""),
+        })
+        .start()
+        .await;
+    let proxy = Inside::before(&origin, "cache: { memory: { max_ttl: 10s } }\n").await;
+    for status in [
+        "fwd=uri-miss; stored; ttl=10",
+        "fwd=stale; fwd-status=304; stored; ttl=10",
+    ] {
+        assert_eq!(proxy.get("/a").await.cache_status(), status);
+        assert_eq!(proxy.get("/a").await.cache_status(), "hit; ttl=10; detail=l1");
+        proxy.advance(11);
+    }
 }

@@ -47,8 +47,8 @@ struct Sent {
     body: String,
 }
 
-/// Plays all cases against one Forebay; answers what went wrong, one line for each case that failed.
-pub async fn run(cases: &[Case]) -> Vec<String> {
+/// Plays all cases against one Forebay with these sections in its configuration; answers what went wrong, one line for each case that failed.
+pub async fn run(cases: &[Case], sections: &str) -> Vec<String> {
     let clock = Clock::new();
     let stage = Arc::new(Mutex::new(Stage::default()));
     let origin = {
@@ -58,7 +58,7 @@ pub async fn run(cases: &[Case]) -> Vec<String> {
             .start()
             .await
     };
-    let proxy = Inside::with_clock(&origin, "", &clock).await;
+    let proxy = Inside::with_clock(&origin, sections, &clock).await;
     let mut failures = Vec::new();
     for case in cases {
         *stage.lock().unwrap() = Stage {
