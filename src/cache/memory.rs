@@ -2,7 +2,7 @@
 //!
 //! A lookup takes one hash and one read lock of one of many shards, and allocates nothing. Changes follow one another under one lock:
 //! there is one for each response that comes from an origin, which costs a thousand times as much. So the size holds for all shards
-//! together and any of them may take all of it; which key goes first is decided over all keys ([`order`]); and what belongs together,
+//! together and any of them may take all of it; which key goes first is decided over all keys (`order`); and what belongs together,
 //! such as all keys of a URI, never falls apart.
 
 mod ghosts;
