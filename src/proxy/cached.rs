@@ -1,5 +1,6 @@
 //! Requests that the cache may answer: look, decide, and if it must be, fetch (RFC 9111 §4).
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,7 +19,7 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::{CacheRules, Collapse};
 use crate::io::Alarm;
-use crate::key::{CacheKey, Unkeyable, unkeyable};
+use crate::key::{CacheKey, KeyOptions, Unkeyable, unkeyable};
 use crate::message::RequestHead;
 use crate::metrics::CacheResult;
 use crate::respond::cache_status::{self, CacheStatus};
@@ -68,15 +69,8 @@ impl Proxy {
         if request.method == http::Method::POST {
             return self.post(decided, rules, client, exchange, alarm).await;
         }
-        if let Some(why) = unkeyable(request) {
-            let (reason, detail) = match why {
-                Unkeyable::Method => (Forward::Method, None),
-                why => (Forward::Bypass, Some(why.as_str())),
-            };
+        if let Some((reason, detail)) = passed_by(request) {
             return self.pass(decided, reason, detail, client, exchange, alarm).await;
-        }
-        if let Some(reason) = forward_unseen(request) {
-            return self.pass(decided, reason, None, client, exchange, alarm).await;
         }
         let key = key(request, rules, exchange.client.trust);
         let mut variant = None;
@@ -88,7 +82,8 @@ impl Proxy {
             if variant.is_none() {
                 variant = known_variant(request, &found);
             }
-            let destination = Destination {
+            // Made only where something is fetched: most requests are hits.
+            let destination = || Destination {
                 key: key.clone(),
                 variant: variant.clone(),
                 invalidations: self.cache.invalidations.count(&key),
@@ -108,7 +103,7 @@ impl Proxy {
                 Reuse::Stale(why, served) => {
                     let stored = found.stored.ok_or(ProxyError::Internal)?;
                     if why == StaleReason::WhileRevalidate {
-                        self.refresh_behind(decided, destination, &stored, exchange);
+                        self.refresh_behind(decided, destination(), &stored, exchange);
                     }
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
@@ -119,6 +114,7 @@ impl Proxy {
                 Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
+            let destination = destination();
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
                 && let Some(plan) = self
                     .complete(decided, rules, &destination, part, client, exchange, alarm)
@@ -223,11 +219,20 @@ impl Proxy {
     }
 }
 
-/// The request's key. What a trusted proxy says of the request that its client made is passed on, so it is part of the key: two
-/// schemes or hosts are two resources, although both came over the same connection.
-pub(super) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> CacheKey {
+/// Why a request passes the cache by, with the detail for `Cache-Status`.
+pub(crate) fn passed_by(request: &RequestHead) -> Option<(Forward, Option<&'static str>)> {
+    match unkeyable(request) {
+        Some(Unkeyable::Method) => Some((Forward::Method, None)),
+        Some(why) => Some((Forward::Bypass, Some(why.as_str()))),
+        None => forward_unseen(request).map(|reason| (reason, None)),
+    }
+}
+
+/// What is in the request's key beside its URI. What a trusted proxy says of the request that its client made is passed on, so it is part of
+/// the key: two schemes or hosts are two resources, although both came over the same connection.
+pub(crate) fn key_options<'a>(request: &RequestHead, rules: &'a CacheRules, trust: Trust) -> Cow<'a, KeyOptions> {
     if trust == Trust::Untrusted {
-        return CacheKey::new(request, &rules.key);
+        return Cow::Borrowed(&rules.key);
     }
     let names = request
         .fields
@@ -237,13 +242,17 @@ pub(super) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Ca
     let mut names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
     names.retain(|name| !rules.key.headers.contains(name));
     if names.is_empty() {
-        return CacheKey::new(request, &rules.key);
+        return Cow::Borrowed(&rules.key);
     }
     names.sort_unstable();
     names.dedup();
     let mut options = rules.key.clone();
     options.headers.append(&mut names);
-    CacheKey::new(request, &options)
+    Cow::Owned(options)
+}
+
+pub(super) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> CacheKey {
+    CacheKey::new(request, &key_options(request, rules, trust))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

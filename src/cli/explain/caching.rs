@@ -3,11 +3,12 @@
 use super::text::{self, Text};
 use crate::config::RouteCache;
 use crate::generation::{CacheRules, Collapse};
-use crate::key::{CacheKey, Unkeyable, unkeyable};
+use crate::key::{CacheKey, KeyOptions, Unkeyable, unkeyable};
 use crate::message::RequestHead;
 use crate::proxy::Decided;
-use crate::proxy::cached::may_collapse;
-use crate::rfc9111::reuse::{Forward, forward_unseen};
+use crate::proxy::cached::{key_options, may_collapse, passed_by};
+use crate::rfc9111::reuse::Forward;
+use crate::transform::forwarding::Trust;
 
 /// How a request goes past the cache or through it.
 pub enum Way<'a> {
@@ -32,35 +33,22 @@ pub fn way<'a>(decided: &Decided<'_>, rules: Option<&'a CacheRules>) -> Way<'a> 
         });
     };
     let request = decided.request;
-    if let Some(unkeyable) = unkeyable(request) {
-        let (reason, detail) = match unkeyable {
-            Unkeyable::Method => (Forward::Method, None),
-            other => (Forward::Bypass, Some(other.as_str())),
-        };
-        let why = match unkeyable {
-            Unkeyable::Method => format!("the method is neither GET nor HEAD ({})", request.method),
-            Unkeyable::Content => "it has content, which the cache key says nothing of".to_owned(),
-            Unkeyable::Override => "it asks to be taken for another request than it is".to_owned(),
-            Unkeyable::Upgrade => "it becomes a WebSocket".to_owned(),
-            Unkeyable::Target => "its target is not a path".to_owned(),
-        };
-        return Way::Passed { reason, detail, why };
-    }
-    match forward_unseen(request) {
-        Some(reason) => {
-            let why = "If-Match and If-Unmodified-Since are for the origin to judge (RFC 9111 §4.3.2)".to_owned();
-            Way::Passed {
-                reason,
-                detail: None,
-                why,
-            }
-        }
-        None => Way::Looked(rules),
-    }
+    let Some((reason, detail)) = passed_by(request) else {
+        return Way::Looked(rules);
+    };
+    let why = match unkeyable(request) {
+        Some(Unkeyable::Method) => format!("the method is neither GET nor HEAD ({})", request.method),
+        Some(Unkeyable::Content) => "it has content, which the cache key says nothing of".to_owned(),
+        Some(Unkeyable::Override) => "it asks to be taken for another request than it is".to_owned(),
+        Some(Unkeyable::Upgrade) => "it becomes a WebSocket".to_owned(),
+        Some(Unkeyable::Target) => "its target is not a path".to_owned(),
+        None => "If-Match and If-Unmodified-Since are for the origin to judge (RFC 9111 §4.3.2)".to_owned(),
+    };
+    Way::Passed { reason, detail, why }
 }
 
 /// Whether something stored can answer, and under which key.
-pub fn tell(way: &Way<'_>, request: &RequestHead, text: &mut Text) {
+pub fn tell(way: &Way<'_>, request: &RequestHead, trust: Trust, text: &mut Text) {
     match way {
         Way::Off(why) => text.line("cache", format_args!("off: {why}")),
         Way::Passed { why, .. } => text.line("cache", format_args!("on, and passed by: {why}")),
@@ -77,23 +65,24 @@ pub fn tell(way: &Way<'_>, request: &RequestHead, text: &mut Text) {
                 (Collapse::Instance, true) => text.more("requests for the same at the same time wait for one fetch"),
                 (Collapse::Instance, false) => text.more("it neither waits for another request's fetch nor leads one"),
             }
-            text.table("key", &key_parts(&CacheKey::new(request, &rules.key), rules));
+            let options = key_options(request, rules, trust);
+            text.table("key", &key_parts(&CacheKey::new(request, &options), &options));
         }
     }
 }
 
 /// What the length-prefixed parts of a key are. See [`crate::key`].
-fn key_parts(key: &CacheKey, rules: &CacheRules) -> Vec<(String, String)> {
+fn key_parts(key: &CacheKey, options: &KeyOptions) -> Vec<(String, String)> {
     let mut parts = Parts(key.as_bytes());
     let mut rows: Vec<(String, String)> = ["scheme", "host", "path"]
         .iter()
         .map(|name| ((*name).to_owned(), parts.part()))
         .collect();
     rows.push(("query".to_owned(), parts.optional()));
-    for _ in &rules.key.headers {
+    for _ in &options.headers {
         rows.push((format!("header {}", parts.part()), parts.optional()));
     }
-    for _ in &rules.key.cookies {
+    for _ in &options.cookies {
         let name = parts.part();
         let mut values = Vec::new();
         while let Some(value) = parts.present() {
