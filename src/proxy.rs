@@ -4,7 +4,9 @@
 pub(crate) mod cached;
 mod failure;
 pub(crate) mod fetch;
+pub(crate) mod fill;
 pub(crate) mod origin;
+mod partial;
 pub(crate) mod pass;
 pub mod relay;
 mod stored;

@@ -1,47 +1,30 @@
 //! A fetch for the cache: what comes back is stored, confirms what is stored, or goes to the one client that asked.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use tokio::time::Instant;
 
 use super::cached::{hit, key};
+use super::fill::declared;
 use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
-use super::relay::Relay;
 use super::{Decided, Failure, Plan, Proxy};
-use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
-use crate::cache::partial::{join, settle};
-use crate::cache::{FetchDuty, FillReader, Filling, Join, Stored};
+use crate::cache::{FetchDuty, Join, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
 use crate::key::{CacheKey, unkeyable};
-use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::{CacheResult, Outcome};
 use crate::respond::cache_status::{self, CacheStatus, Storing};
 use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::freshness::Times;
-use crate::rfc9111::range::{combine, completion};
 use crate::rfc9111::reuse::{Forward, Reuse, Served, is_error, reuse, reuse_on_error};
 use crate::rfc9111::storability::{Accepted, Storable, storable};
 use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
-use crate::transform::fields::Delivery;
 use crate::transform::forwarding::Trust;
-use crate::upstream::Origin;
-
-/// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
-const FILL_ALONE: u64 = 1024 * 1024;
-
-/// Between two reads of what a stored part lacks.
-const COLLECT: Duration = Duration::from_secs(30);
 
 /// One fetch and what it is for.
 pub(super) struct Fetch {
@@ -126,7 +109,7 @@ impl Proxy {
     }
 
     /// Stores a response for all, or passes it on to the one client.
-    fn arrived<'a>(
+    pub(super) fn arrived<'a>(
         self: &Arc<Self>,
         decided: &Decided<'a>,
         rules: &CacheRules,
@@ -206,105 +189,6 @@ impl Proxy {
         }
         forwarded_status(Forward::Method, None, cache_status::Fetch::Own).append_to(&mut response.head.fields);
         Ok(Plan::Deliver(*decided, response))
-    }
-
-    /// Fetches what a stored part lacks of its representation, and answers with the whole. `None`: it cannot be made whole so.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what is decided, what is stored, and where it goes"
-    )]
-    pub(super) async fn complete<'a>(
-        self: &Arc<Self>,
-        decided: &Decided<'a>,
-        rules: &CacheRules,
-        destination: &Destination,
-        stored: &Arc<Stored>,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<Option<Plan<'a>>, Failure> {
-        let Some(completion) = completion(&stored.meta) else {
-            return Ok(None);
-        };
-        let mut request = decided.request.clone();
-        request.method = http::Method::GET;
-        for name in ["if-none-match", "if-modified-since"] {
-            request.fields.remove(name);
-        }
-        request.fields.set("Range", &completion.range);
-        match &completion.if_range {
-            Some(tag) => request.fields.set("If-Range", tag),
-            None => drop(request.fields.remove("if-range")),
-        }
-        let asking = Decided {
-            request: &request,
-            ..*decided
-        };
-        exchange.cache = Some(Forward::Partial.into());
-        let requested = Timestamp::from(self.clock.now());
-        let Sent::Response(response) = self.send(&asking, |_| {}, client, exchange, alarm).await? else {
-            return Ok(Some(Plan::Answered));
-        };
-        let times = Times {
-            requested,
-            received: Timestamp::from(self.clock.now()),
-        };
-        if !matches!(response.head.status, 206 | 304 | 416) && decided.request.method == http::Method::GET {
-            // RFC 9110 §13.1.5, §14.2: the whole as it is now, or why there is none.
-            let fetch = Fetch {
-                destination: destination.clone(),
-                candidates: Vec::new(),
-                stored: Some(stored.clone()),
-                reason: Forward::Partial,
-                duty: None,
-            };
-            return self.arrived(decided, rules, fetch, response, times, exchange).map(Some);
-        }
-        let Response { mut origin, head, .. } = *response;
-        let outcome = if is_error(head.status) {
-            Outcome::ServerError
-        } else {
-            Outcome::Ok
-        };
-        origin.server().metrics.outcome(outcome);
-        let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else {
-            return Ok(None);
-        };
-        let Accepted { mut meta, fields } = *accepted;
-        rules.limit_freshness(&mut meta);
-        let Some(announced) = meta.partial.as_deref() else {
-            return Ok(None);
-        };
-        let Some(combined) = combine(&stored.meta, announced, &fields, times.received) else {
-            return Ok(None);
-        };
-        if !combined.is_complete() || announced.held.len() > rules.max_body {
-            return Ok(None);
-        }
-        let Some(body) = collect(&mut origin, announced.held.len(), alarm).await else {
-            return Ok(None);
-        };
-        origin.end();
-        let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
-        if self.cache.invalidations.count(&destination.key) == destination.invalidations {
-            self.cache
-                .memory
-                .store(&decided.route.name, &destination.key, whole.clone());
-        }
-        let served = Served::of(&whole.meta, times.received);
-        let status = CacheStatus {
-            outcome: cache_status::Outcome::Forwarded {
-                reason: Forward::Partial,
-                status: Some(206),
-                storing: Storing::Stored,
-                fetch: cache_status::Fetch::Own,
-            },
-            ttl: Some(served.ttl),
-            detail: None,
-        };
-        self.serve_stored(decided, &whole, served, &status, client, exchange, alarm)
-            .await?;
-        Ok(Some(Plan::Answered))
     }
 
     /// The origin says that a stored response still holds (RFC 9111 §4.3.3, §4.3.4).
@@ -417,104 +301,6 @@ impl Proxy {
         }
     }
 
-    /// A response that is stored while it goes to everybody who waits for it.
-    fn fill<'a>(
-        self: &Arc<Self>,
-        decided: &Decided<'a>,
-        rules: &CacheRules,
-        fetch: Fetch,
-        response: Response,
-        accepted: Accepted,
-        exchange: &Exchange,
-    ) -> Result<Plan<'a>, Failure> {
-        let Response {
-            origin,
-            relay,
-            mut head,
-        } = response;
-        let Accepted { meta, mut fields } = accepted;
-        fields.shrink();
-        let served = Served::of(&meta, meta.received);
-        let filling = Arc::new(Filling::new(meta, fields, declared(&head), rules.max_body));
-        let status = CacheStatus {
-            outcome: cache_status::Outcome::Forwarded {
-                reason: fetch.reason,
-                status: None,
-                storing: Storing::Stored,
-                fetch: cache_status::Fetch::Own,
-            },
-            ttl: Some(served.ttl),
-            detail: None,
-        };
-        let Some(reader) = filling.read() else {
-            return Err(Failure::Broken("fill"));
-        };
-        if let Some(duty) = &fetch.duty {
-            duty.publish(filling.clone());
-        }
-        let fill = Fill {
-            proxy: self.clone(),
-            route: decided.route.name.clone(),
-            filling,
-            destination: fetch.destination,
-            duty: fetch.duty,
-        };
-        let between_bytes = relay.limits.between_bytes;
-        tokio::spawn(fill.run(origin, between_bytes));
-        status.append_to(&mut head.fields);
-        self.finish(decided, &mut head, Delivery::Whole, exchange);
-        Ok(Plan::Read(Box::new(head), reader))
-    }
-
-    /// A response that another request's fetch brings in.
-    pub(super) fn read_along(
-        &self,
-        decided: &Decided<'_>,
-        reader: FillReader,
-        status: &CacheStatus<'_>,
-        exchange: &Exchange,
-    ) -> Plan<'static> {
-        let filling = reader.filling();
-        let served = Served::of(&filling.meta, Timestamp::from(self.clock.now()));
-        let mut head = ResponseHead {
-            status: filling.meta.status,
-            fields: filling.fields.clone(),
-            framing: match filling.length {
-                Some(length) => Framing::Length(length),
-                None => Framing::Stream,
-            },
-            declared_length: filling.length,
-        };
-        head.fields.push("Age", served.age.get().to_string());
-        status.append_to(&mut head.fields);
-        self.finish(decided, &mut head, Delivery::Whole, exchange);
-        Plan::Read(Box::new(head), reader)
-    }
-
-    /// Sends a body as it is brought in.
-    pub(super) async fn read(
-        &self,
-        head: ResponseHead,
-        mut reader: FillReader,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
-        exchange.responds(head.status);
-        let has_body = head.framing != Framing::None;
-        client.respond(head);
-        if !has_body {
-            client.finish(None);
-        }
-        let mut bytes = 0;
-        let mut relay = Relay::download();
-        let result = relay
-            .body(client, &mut reader, alarm, |data| bytes += data.len() as u64)
-            .await;
-        exchange.response_bytes = bytes;
-        result.map_err(|error| Failure::within_response(&error))
-    }
-
     /// Has a stale response validated while it is served (RFC 5861 §3).
     pub(super) fn refresh_behind(
         self: &Arc<Self>,
@@ -611,145 +397,6 @@ fn key_of_get(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Option
     match unkeyable(&get) {
         Some(_) => None,
         None => Some(key(&get, rules, trust)),
-    }
-}
-
-/// The task that brings a body in.
-struct Fill {
-    proxy: Arc<Proxy>,
-    route: Arc<str>,
-    filling: Arc<Filling>,
-    destination: Destination,
-    duty: Option<FetchDuty>,
-}
-
-impl Fill {
-    async fn run(mut self, mut origin: Origin, between_bytes: Option<Duration>) {
-        let ended = self.bring_in(&mut origin, between_bytes).await;
-        let metrics = origin.server().metrics.clone();
-        match ended {
-            Ok(()) => {
-                metrics.outcome(if self.filling.meta.status >= 500 {
-                    Outcome::ServerError
-                } else {
-                    Outcome::Ok
-                });
-                origin.end();
-                self.filling.end(Ok(()));
-                if let Some(body) = self.filling.whole() {
-                    let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
-                    let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
-                    if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
-                        let stored = Arc::new(stored);
-                        memory.store(&self.route, key, stored.clone());
-                        // An invalidation in between may have come too early to find it.
-                        if !self.is_valid() {
-                            memory.replace(key, &stored, None);
-                        }
-                    }
-                }
-                if let Some(duty) = self.duty.take() {
-                    duty.land(Landing::LookAgain);
-                }
-            }
-            Err((outcome, broken)) => {
-                metrics.outcome(outcome);
-                self.filling.end(Err(broken));
-            }
-        }
-    }
-
-    /// Whether its URI has not been invalidated since it was asked for.
-    fn is_valid(&self) -> bool {
-        let Destination { key, invalidations, .. } = &self.destination;
-        self.proxy.cache.invalidations.count(key) == *invalidations
-    }
-
-    async fn bring_in(
-        &mut self,
-        origin: &mut Origin,
-        between_bytes: Option<Duration>,
-    ) -> Result<(), (Outcome, Broken)> {
-        let mut alarm = Alarm::new();
-        loop {
-            let since = Instant::now();
-            let filling = &self.filling;
-            let event = poll_fn(|cx| {
-                if filling.poll_room(cx).is_pending() {
-                    return match filling.poll_deserted(cx) {
-                        Poll::Ready(()) => Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone")))),
-                        Poll::Pending => Poll::Pending,
-                    };
-                }
-                match origin.poll_body(cx) {
-                    Poll::Ready(Ok(event)) => return Poll::Ready(Ok(event)),
-                    Poll::Ready(Err(error)) => {
-                        let server = &*origin.server().label;
-                        tracing::warn!(server, %error, "a response broke off");
-                        return Poll::Ready(Err((error.outcome(), Broken(error.reason()))));
-                    }
-                    Poll::Pending => {}
-                }
-                if filling.poll_deserted(cx).is_ready() && left(filling) > FILL_ALONE {
-                    return Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone"))));
-                }
-                match alarm.poll(cx, between_bytes.map(|time| since + time)) {
-                    Poll::Ready(_) => Poll::Ready(Err((Outcome::Timeout, Broken("upstream-silent")))),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await?;
-            match event {
-                BodyEvent::End(_) => return Ok(()),
-                BodyEvent::Data(data) => {
-                    if self.filling.push(data) == Room::TooLarge
-                        && let Some(duty) = self.duty.take()
-                    {
-                        self.proxy.cache.flights.remember_unstored(&self.destination);
-                        duty.land(Landing::Unstored);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Fill {
-    fn drop(&mut self) {
-        // Whatever ended the task: readers must not wait for ever. After a good end this says nothing new.
-        self.filling.end(Err(Broken("fill-aborted")));
-    }
-}
-
-/// Bytes that are still to come, as far as is known.
-fn left(filling: &Filling) -> u64 {
-    match filling.length {
-        Some(length) => length.saturating_sub(filling.received()),
-        // Not known: what has come counts, so that it ends some time.
-        None => filling.received(),
-    }
-}
-
-/// All of a body of that length. `None`: it was another length, or broke off.
-async fn collect(origin: &mut Origin, length: u64, alarm: &mut Alarm) -> Option<Bytes> {
-    let mut body = BytesMut::with_capacity(usize::try_from(length).ok()?);
-    loop {
-        let deadline = Instant::now() + COLLECT;
-        match alarm.race(Some(deadline), poll_fn(|cx| origin.poll_body(cx))).await {
-            Ok(Ok(BodyEvent::Data(data))) if (body.len() + data.len()) as u64 <= length => {
-                body.extend_from_slice(&data)
-            }
-            Ok(Ok(BodyEvent::End(_))) if body.len() as u64 == length => return Some(body.freeze()),
-            _ => return None,
-        }
-    }
-}
-
-pub(crate) fn declared(head: &ResponseHead) -> Option<u64> {
-    match head.framing {
-        Framing::Length(length) => Some(length),
-        Framing::None => Some(0),
-        Framing::Chunked | Framing::Stream | Framing::Close => None,
     }
 }
 

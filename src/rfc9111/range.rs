@@ -328,7 +328,7 @@ pub fn holds(stored: &StoredMeta, request: &RequestHead) -> bool {
 }
 
 /// Whether a new response is worth more than the one that is stored under the same variant key. A part of a representation is
-/// not, where the whole of the same one is there; [`combine`] is for two parts.
+/// not, where the whole of the same one is there; [`combine()`] is for two parts.
 pub fn supersedes(new: &StoredMeta, stored: &StoredMeta) -> bool {
     if new.partial.is_none() || stored.partial.is_some() {
         return true;

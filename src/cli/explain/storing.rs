@@ -11,7 +11,7 @@ use crate::http1::response::ResponseError;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::proxy::Decided;
 use crate::proxy::cached::hit;
-use crate::proxy::fetch::declared;
+use crate::proxy::fill::declared;
 use crate::proxy::origin::switches;
 use crate::proxy::pass::forwarded_status;
 use crate::request_id::RequestId;

@@ -1,0 +1,256 @@
+//! Responses that are stored while they go to everybody who waits for them.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fetch::Fetch;
+use super::origin::Response;
+use super::relay::Relay;
+use super::{Decided, Failure, Plan, Proxy};
+use crate::cache::filling::{Broken, Room};
+use crate::cache::flight::{Destination, Landing};
+use crate::cache::partial::settle;
+use crate::cache::{FetchDuty, FillReader, Filling};
+use crate::edge::client::Client;
+use crate::exchange::Exchange;
+use crate::generation::CacheRules;
+use crate::io::Alarm;
+use crate::message::{BodyEvent, Framing, ResponseHead};
+use crate::metrics::Outcome;
+use crate::respond::cache_status::{self, CacheStatus, Storing};
+use crate::rfc9111::date::Timestamp;
+use crate::rfc9111::reuse::Served;
+use crate::rfc9111::storability::Accepted;
+use crate::transform::fields::Delivery;
+use crate::upstream::Origin;
+
+/// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
+const FILL_ALONE: u64 = 1024 * 1024;
+
+impl Proxy {
+    /// A response that is stored while it goes to everybody who waits for it.
+    pub(super) fn fill<'a>(
+        self: &Arc<Self>,
+        decided: &Decided<'a>,
+        rules: &CacheRules,
+        fetch: Fetch,
+        response: Response,
+        accepted: Accepted,
+        exchange: &Exchange,
+    ) -> Result<Plan<'a>, Failure> {
+        let Response {
+            origin,
+            relay,
+            mut head,
+        } = response;
+        let Accepted { meta, mut fields } = accepted;
+        fields.shrink();
+        let served = Served::of(&meta, meta.received);
+        let filling = Arc::new(Filling::new(meta, fields, declared(&head), rules.max_body));
+        let status = CacheStatus {
+            outcome: cache_status::Outcome::Forwarded {
+                reason: fetch.reason,
+                status: None,
+                storing: Storing::Stored,
+                fetch: cache_status::Fetch::Own,
+            },
+            ttl: Some(served.ttl),
+            detail: None,
+        };
+        let Some(reader) = filling.read() else {
+            return Err(Failure::Broken("fill"));
+        };
+        if let Some(duty) = &fetch.duty {
+            duty.publish(filling.clone());
+        }
+        let fill = Fill {
+            proxy: self.clone(),
+            route: decided.route.name.clone(),
+            filling,
+            destination: fetch.destination,
+            duty: fetch.duty,
+        };
+        let between_bytes = relay.limits.between_bytes;
+        tokio::spawn(fill.run(origin, between_bytes));
+        status.append_to(&mut head.fields);
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        Ok(Plan::Read(Box::new(head), reader))
+    }
+
+    /// A response that another request's fetch brings in.
+    pub(super) fn read_along(
+        &self,
+        decided: &Decided<'_>,
+        reader: FillReader,
+        status: &CacheStatus<'_>,
+        exchange: &Exchange,
+    ) -> Plan<'static> {
+        let filling = reader.filling();
+        let served = Served::of(&filling.meta, Timestamp::from(self.clock.now()));
+        let mut head = ResponseHead {
+            status: filling.meta.status,
+            fields: filling.fields.clone(),
+            framing: match filling.length {
+                Some(length) => Framing::Length(length),
+                None => Framing::Stream,
+            },
+            declared_length: filling.length,
+        };
+        head.fields.push("Age", served.age.get().to_string());
+        status.append_to(&mut head.fields);
+        self.finish(decided, &mut head, Delivery::Whole, exchange);
+        Plan::Read(Box::new(head), reader)
+    }
+
+    /// Sends a body as it is brought in.
+    pub(super) async fn read(
+        &self,
+        head: ResponseHead,
+        mut reader: FillReader,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
+        exchange.responds(head.status);
+        let has_body = head.framing != Framing::None;
+        client.respond(head);
+        if !has_body {
+            client.finish(None);
+        }
+        let mut bytes = 0;
+        let mut relay = Relay::download();
+        let result = relay
+            .body(client, &mut reader, alarm, |data| bytes += data.len() as u64)
+            .await;
+        exchange.response_bytes = bytes;
+        result.map_err(|error| Failure::within_response(&error))
+    }
+}
+
+/// The task that brings a body in.
+struct Fill {
+    proxy: Arc<Proxy>,
+    route: Arc<str>,
+    filling: Arc<Filling>,
+    destination: Destination,
+    duty: Option<FetchDuty>,
+}
+
+impl Fill {
+    async fn run(mut self, mut origin: Origin, between_bytes: Option<Duration>) {
+        let ended = self.bring_in(&mut origin, between_bytes).await;
+        let metrics = origin.server().metrics.clone();
+        match ended {
+            Ok(()) => {
+                metrics.outcome(if self.filling.meta.status >= 500 {
+                    Outcome::ServerError
+                } else {
+                    Outcome::Ok
+                });
+                origin.end();
+                self.filling.end(Ok(()));
+                if let Some(body) = self.filling.whole() {
+                    let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
+                    let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
+                    if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
+                        let stored = Arc::new(stored);
+                        memory.store(&self.route, key, stored.clone());
+                        // An invalidation in between may have come too early to find it.
+                        if !self.is_valid() {
+                            memory.replace(key, &stored, None);
+                        }
+                    }
+                }
+                if let Some(duty) = self.duty.take() {
+                    duty.land(Landing::LookAgain);
+                }
+            }
+            Err((outcome, broken)) => {
+                metrics.outcome(outcome);
+                self.filling.end(Err(broken));
+            }
+        }
+    }
+
+    /// Whether its URI has not been invalidated since it was asked for.
+    fn is_valid(&self) -> bool {
+        let Destination { key, invalidations, .. } = &self.destination;
+        self.proxy.cache.invalidations.count(key) == *invalidations
+    }
+
+    async fn bring_in(
+        &mut self,
+        origin: &mut Origin,
+        between_bytes: Option<Duration>,
+    ) -> Result<(), (Outcome, Broken)> {
+        let mut alarm = Alarm::new();
+        loop {
+            let since = Instant::now();
+            let filling = &self.filling;
+            let event = poll_fn(|cx| {
+                if filling.poll_room(cx).is_pending() {
+                    return match filling.poll_deserted(cx) {
+                        Poll::Ready(()) => Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone")))),
+                        Poll::Pending => Poll::Pending,
+                    };
+                }
+                match origin.poll_body(cx) {
+                    Poll::Ready(Ok(event)) => return Poll::Ready(Ok(event)),
+                    Poll::Ready(Err(error)) => {
+                        let server = &*origin.server().label;
+                        tracing::warn!(server, %error, "a response broke off");
+                        return Poll::Ready(Err((error.outcome(), Broken(error.reason()))));
+                    }
+                    Poll::Pending => {}
+                }
+                if filling.poll_deserted(cx).is_ready() && left(filling) > FILL_ALONE {
+                    return Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone"))));
+                }
+                match alarm.poll(cx, between_bytes.map(|time| since + time)) {
+                    Poll::Ready(_) => Poll::Ready(Err((Outcome::Timeout, Broken("upstream-silent")))),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await?;
+            match event {
+                BodyEvent::End(_) => return Ok(()),
+                BodyEvent::Data(data) => {
+                    if self.filling.push(data) == Room::TooLarge
+                        && let Some(duty) = self.duty.take()
+                    {
+                        self.proxy.cache.flights.remember_unstored(&self.destination);
+                        duty.land(Landing::Unstored);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        // Whatever ended the task: readers must not wait for ever. After a good end this says nothing new.
+        self.filling.end(Err(Broken("fill-aborted")));
+    }
+}
+
+/// Bytes that are still to come, as far as is known.
+fn left(filling: &Filling) -> u64 {
+    match filling.length {
+        Some(length) => length.saturating_sub(filling.received()),
+        // Not known: what has come counts, so that it ends some time.
+        None => filling.received(),
+    }
+}
+
+pub(crate) fn declared(head: &ResponseHead) -> Option<u64> {
+    match head.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None => Some(0),
+        Framing::Chunked | Framing::Stream | Framing::Close => None,
+    }
+}
