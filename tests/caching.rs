@@ -4,6 +4,7 @@ mod broken;
 mod collapsing;
 mod conformance;
 mod invalidation;
+mod options;
 mod parts;
 mod poisoning;
 mod said;
