@@ -13,7 +13,7 @@ use forebay::cache::{Memory, PackedFields, Stored};
 use forebay::config::Eviction;
 use forebay::key::{CacheKey, KeyOptions};
 use forebay::message::{Fields, Framing, RequestHead, Scheme, Version};
-use forebay::rfc9111::date::{Seconds, Timestamp};
+use forebay::rfc9111::date::{Millis, Seconds, Timestamp};
 use forebay::rfc9111::freshness::{Lifetime, LifetimeSource};
 use forebay::rfc9111::stored::{Restrictions, StoredMeta};
 use forebay::rfc9111::validation::Validators;
@@ -372,7 +372,7 @@ fn stored(body: Bytes) -> Stored {
     let meta = StoredMeta {
         status: 200,
         received,
-        initial_age: Duration::ZERO,
+        initial_age: Millis::ZERO,
         lifetime: Lifetime {
             seconds: Seconds::new(3600),
             source: LifetimeSource::MaxAge,

@@ -167,18 +167,19 @@ impl Filling {
         self.state.lock().end
     }
 
-    /// The whole body in one piece, if it is whole and all of it was kept.
-    pub fn whole(&self) -> Option<Bytes> {
+    /// All of the body in one piece, `last` behind what has come in so far. `None`: it is too large, and not all of it was kept.
+    pub fn whole(&self, last: &[u8]) -> Option<Bytes> {
         let state = self.state.lock();
-        if state.ended != Some(Ok(())) || state.keeps == Keeps::Window {
+        let length = state.end + last.len() as u64;
+        if state.keeps == Keeps::Window || length > self.limit {
             return None;
         }
-        let length = usize::try_from(state.end).ok()?;
         // Copied, because the pieces are parts of larger read buffers.
-        let mut body = BytesMut::with_capacity(length);
+        let mut body = BytesMut::with_capacity(usize::try_from(length).ok()?);
         for piece in &state.pieces {
             body.extend_from_slice(piece);
         }
+        body.extend_from_slice(last);
         Some(body.freeze())
     }
 }

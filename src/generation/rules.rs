@@ -103,7 +103,7 @@ impl CacheRules {
     /// What it says to clients in its fields stays the origin's.
     pub fn limit_freshness(&self, meta: &mut StoredMeta) {
         if let Some(max_ttl) = self.max_ttl {
-            let longest = Seconds::from(meta.initial_age.saturating_add(max_ttl));
+            let longest = Seconds::from(meta.initial_age.duration().saturating_add(max_ttl));
             meta.lifetime.seconds = meta.lifetime.seconds.min(longest);
         }
     }

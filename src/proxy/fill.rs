@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
@@ -75,7 +76,13 @@ impl Proxy {
             duty: fetch.duty,
         };
         let between_bytes = relay.limits.between_bytes;
-        tokio::spawn(fill.run(origin, between_bytes));
+        match head.framing {
+            // There is nothing to bring in: it is over before the client gets its head.
+            Framing::None | Framing::Length(0) => fill.finish(origin, Bytes::new()),
+            _ => {
+                tokio::spawn(fill.run(origin, between_bytes));
+            }
+        }
         status.append_to(&mut head.fields);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         Ok(Plan::Read(Box::new(head), reader))
@@ -143,35 +150,45 @@ struct Fill {
 impl Fill {
     async fn run(mut self, mut origin: Origin, between_bytes: Option<Duration>) {
         let ended = self.bring_in(&mut origin, between_bytes).await;
-        let metrics = origin.server().metrics.clone();
         match ended {
-            Ok(()) => {
-                metrics.outcome(if self.filling.meta.status >= 500 {
-                    Outcome::ServerError
-                } else {
-                    Outcome::Ok
-                });
-                origin.end();
-                self.filling.end(Ok(()));
-                if let Some(body) = self.filling.whole() {
-                    let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
-                    let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
-                    if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
-                        let stored = Arc::new(stored);
-                        memory.store(&self.route, key, stored.clone());
-                        // An invalidation in between may have come too early to find it.
-                        if !self.is_valid() {
-                            memory.replace(key, &stored, None);
-                        }
-                    }
-                }
-                if let Some(duty) = self.duty.take() {
-                    duty.land(Landing::LookAgain);
-                }
-            }
+            Ok(last) => self.finish(origin, last),
             Err((outcome, broken)) => {
-                metrics.outcome(outcome);
+                origin.server().metrics.outcome(outcome);
                 self.filling.end(Err(broken));
+            }
+        }
+    }
+
+    /// The body is whole: `last` is what its readers have not got yet.
+    fn finish(mut self, origin: Origin, last: Bytes) {
+        let outcome = match self.filling.meta.status {
+            500.. => Outcome::ServerError,
+            _ => Outcome::Ok,
+        };
+        origin.server().metrics.outcome(outcome);
+        origin.end();
+        self.keep(&last);
+        if let Some(duty) = self.duty.take() {
+            duty.land(Landing::LookAgain);
+        }
+        // Only now: whoever has the whole response in hand, and asks again, finds it stored.
+        if !last.is_empty() {
+            self.filling.push(last);
+        }
+        self.filling.end(Ok(()));
+    }
+
+    /// Stores the response, if it can be.
+    fn keep(&self, last: &Bytes) {
+        let Some(body) = self.filling.whole(last) else { return };
+        let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
+        let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
+        if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
+            let stored = Arc::new(stored);
+            memory.store(&self.route, key, stored.clone());
+            // An invalidation in between may have come too early to find it.
+            if !self.is_valid() {
+                memory.replace(key, &stored, None);
             }
         }
     }
@@ -182,12 +199,14 @@ impl Fill {
         self.proxy.cache.invalidations.count(key) == *invalidations
     }
 
+    /// Brings the body in, all but its last piece, which is the answer: empty where the end came by itself.
     async fn bring_in(
         &mut self,
         origin: &mut Origin,
         between_bytes: Option<Duration>,
-    ) -> Result<(), (Outcome, Broken)> {
+    ) -> Result<Bytes, (Outcome, Broken)> {
         let mut alarm = Alarm::new();
+        let mut last = Bytes::new();
         loop {
             let since = Instant::now();
             let filling = &self.filling;
@@ -217,7 +236,14 @@ impl Fill {
             })
             .await?;
             match event {
-                BodyEvent::End(_) => return Ok(()),
+                BodyEvent::End(_) => return Ok(last),
+                // Nothing but the end can follow: over HTTP/1 it is known already.
+                BodyEvent::Data(data)
+                    if matches!(origin, Origin::Http1(_))
+                        && self.filling.length == Some(self.filling.received() + data.len() as u64) =>
+                {
+                    last = data;
+                }
                 BodyEvent::Data(data) => {
                     if self.filling.push(data) == Room::TooLarge
                         && let Some(duty) = self.duty.take()

@@ -1,5 +1,6 @@
 //! Time as HTTP writes it: the three date formats (RFC 9110 §5.6.7) and `delta-seconds` (RFC 9111 §1.2.2).
 
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 /// The largest delta: RFC 9111 §1.2.2 asks for it wherever a value or a calculation overflows.
@@ -64,20 +65,53 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// `delta-seconds`, at most [`MAX_DELTA`].
+/// A span of time as stored responses keep it: milliseconds, in half the size of a `Duration`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
-pub struct Seconds(u32);
+pub struct Millis(u64);
+
+impl Millis {
+    pub const ZERO: Self = Self(0);
+
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Whole milliseconds, rounded down.
+impl From<Duration> for Millis {
+    fn from(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// `delta-seconds`, at most [`MAX_DELTA`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(
+    /// One more than they are, so that an `Option` of them takes no more room.
+    NonZeroU32,
+);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
 
 impl Seconds {
-    pub const ZERO: Self = Self(0);
-    pub const MAX: Self = Self(MAX_DELTA);
+    pub const ZERO: Self = Self::new(0);
+    pub const MAX: Self = Self::new(MAX_DELTA as u64);
 
     pub const fn new(seconds: u64) -> Self {
-        if seconds > MAX_DELTA as u64 {
-            Self::MAX
+        let seconds = if seconds > MAX_DELTA as u64 {
+            MAX_DELTA
         } else {
-            Self(seconds as u32)
-        }
+            seconds as u32
+        };
+        Self(NonZeroU32::MIN.saturating_add(seconds))
     }
 
     /// `1*DIGIT` and nothing else. Leading zeros are fine and overflow is [`Seconds::MAX`] (RFC 9111 §1.2.2); a sign, a
@@ -97,11 +131,11 @@ impl Seconds {
     }
 
     pub const fn get(self) -> u32 {
-        self.0
+        self.0.get() - 1
     }
 
     pub const fn duration(self) -> Duration {
-        Duration::from_secs(self.0 as u64)
+        Duration::from_secs(self.get() as u64)
     }
 }
 

@@ -185,7 +185,7 @@ fn if_range_names(request: &RequestHead, validators: &Validators) -> bool {
         (None, _) => true,
         // The date's century is the only thing that `now` would decide; a date that is compared for equality has one.
         (Some(value), None) => {
-            let now = validators.last_modified.map(|known| known.time).unwrap_or_default();
+            let now = validators.last_modified.map(|known| known.time()).unwrap_or_default();
             validators.if_range_holds(value, now)
         }
         (Some(_), Some(_)) => false,

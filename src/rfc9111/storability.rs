@@ -230,7 +230,7 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
     let meta = StoredMeta {
         status,
         received: times.received,
-        initial_age,
+        initial_age: initial_age.into(),
         lifetime,
         date: date(fields, times.received).unwrap_or(times.received),
         restrictions: restrictions(&directives),

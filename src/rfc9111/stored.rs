@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::date::{Seconds, Timestamp};
+use super::date::{Millis, Seconds, Timestamp};
 use super::freshness::Lifetime;
 use super::range::Partial;
 use super::validation::Validators;
@@ -16,7 +16,7 @@ pub struct StoredMeta {
     /// `response_time` (RFC 9111 §4.2.3), or that of the last response that freshened it.
     pub received: Timestamp,
     /// `corrected_initial_age` (RFC 9111 §4.2.3).
-    pub initial_age: Duration,
+    pub initial_age: Millis,
     pub lifetime: Lifetime,
     /// `Date`, or when it was received.
     pub date: Timestamp,
@@ -56,7 +56,7 @@ pub enum StaleUse {
 impl StoredMeta {
     /// `current_age` (RFC 9111 §4.2.3).
     pub fn age(&self, now: Timestamp) -> Duration {
-        self.initial_age + now.since(self.received)
+        self.initial_age.duration() + now.since(self.received)
     }
 
     /// The value of `Age` (RFC 9111 §5.1).
@@ -82,7 +82,8 @@ impl StoredMeta {
     /// When it is of no use any more: its freshness is over and so are the windows in which it may be used stale or, if it
     /// has a validator, be `kept` for validation. The windows given are the route's.
     pub fn useless_from(&self, windows: StaleWindows, keep: Duration) -> Timestamp {
-        let fresh_for = self.lifetime.seconds.duration().saturating_sub(self.initial_age);
+        let lifetime = self.lifetime.seconds.duration();
+        let fresh_for = lifetime.saturating_sub(self.initial_age.duration());
         let stale_for = self
             .while_revalidate(windows)
             .max(self.if_error(windows))

@@ -1,5 +1,7 @@
 //! Validation (RFC 9111 §4.3): conditions of clients, conditions of our own, and what the answers do to stored responses.
 
+use std::num::NonZeroU64;
+
 use http::Method;
 
 use super::date::{Timestamp, parse_http_date};
@@ -8,12 +10,26 @@ use super::storability::{Accepted, Storable, StorePolicy, Unstorable, assess};
 use super::stored::StoredMeta;
 use crate::message::{Fields, RequestHead, ResponseHead};
 
+/// Bytes of an entity tag that are kept in place, as those of usual file servers are: what a [`EntityTag`] has room for anyway.
+const SHORT_TAG: usize = 21;
+
 /// An entity tag (RFC 9110 §8.8.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntityTag {
-    strength: Strength,
-    /// With its quotes; without `W/`.
-    opaque: Box<[u8]>,
+pub struct EntityTag(Kept);
+
+/// With its quotes; without `W/`. A tag that fits is always `Short`, so that equal tags are kept equally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kept {
+    Short {
+        strength: Strength,
+        length: u8,
+        /// Zeros behind the length.
+        bytes: [u8; SHORT_TAG],
+    },
+    Long {
+        strength: Strength,
+        opaque: Box<[u8]>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,41 +49,79 @@ impl EntityTag {
             return None;
         }
         let (tag, rest) = next_tag(line)?;
-        let (strength, opaque) = if rest.is_empty() {
-            (tag.strength, tag.opaque)
+        Some(Self::new(if rest.is_empty() {
+            tag
         } else {
-            (Strength::Foreign, line)
-        };
-        Some(Self {
-            strength,
-            opaque: opaque.into(),
+            Tag {
+                strength: Strength::Foreign,
+                opaque: line,
+            }
+        }))
+    }
+
+    fn new(tag: Tag<'_>) -> Self {
+        let Tag { strength, opaque } = tag;
+        let mut bytes = [0; SHORT_TAG];
+        Self(match bytes.get_mut(..opaque.len()) {
+            Some(front) => {
+                front.copy_from_slice(opaque);
+                Kept::Short {
+                    strength,
+                    length: opaque.len() as u8,
+                    bytes,
+                }
+            }
+            None => Kept::Long {
+                strength,
+                opaque: opaque.into(),
+            },
         })
     }
 
+    fn strength(&self) -> Strength {
+        match self.0 {
+            Kept::Short { strength, .. } | Kept::Long { strength, .. } => strength,
+        }
+    }
+
+    fn opaque(&self) -> &[u8] {
+        match &self.0 {
+            Kept::Short { length, bytes, .. } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Kept::Long { opaque, .. } => opaque,
+        }
+    }
+
+    fn heap_size(&self) -> usize {
+        match &self.0 {
+            Kept::Short { .. } => 0,
+            Kept::Long { opaque, .. } => opaque.len(),
+        }
+    }
+
     pub fn is_strong(&self) -> bool {
-        self.strength == Strength::Strong
+        self.strength() == Strength::Strong
     }
 
     /// As it stands in a field.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match self.strength {
-            Strength::Weak => [b"W/", &*self.opaque].concat(),
-            Strength::Strong | Strength::Foreign => self.opaque.to_vec(),
+        match self.strength() {
+            Strength::Weak => [b"W/", self.opaque()].concat(),
+            Strength::Strong | Strength::Foreign => self.opaque().to_vec(),
         }
     }
 
     /// Strong comparison (RFC 9110 §8.8.3.2).
     pub fn is_strongly(&self, other: &Self) -> bool {
-        self.is_strong() && other.is_strong() && self.opaque == other.opaque
+        self.is_strong() && other.is_strong() && self.opaque() == other.opaque()
     }
 
     /// Weak comparison (RFC 9110 §8.8.3.2).
     pub fn is_weakly(&self, other: &Self) -> bool {
-        self.opaque == other.opaque
+        self.opaque() == other.opaque()
     }
 
     fn is_weakly_tag(&self, other: &Tag<'_>) -> bool {
-        *self.opaque == *other.opaque
+        self.opaque() == other.opaque
     }
 }
 
@@ -115,21 +169,40 @@ pub struct Validators {
     pub last_modified: Option<LastModified>,
 }
 
-/// RFC 9110 §8.8.2.
+/// `Last-Modified` (RFC 9110 §8.8.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastModified {
-    pub time: Timestamp,
+pub struct LastModified(
+    /// One more than twice the milliseconds since 1970, plus one if it is strong: an `Option` of it takes 8 bytes.
+    NonZeroU64,
+);
+
+impl LastModified {
+    /// `date`: the response's `Date`. No HTTP-date is so late that its milliseconds would not fit in 63 bits.
+    fn new(time: Timestamp, date: Option<Timestamp>) -> Self {
+        let strong = date.is_some_and(|date| date > time);
+        let packed = time.as_millis() << 1 | u64::from(strong);
+        Self(NonZeroU64::MIN.saturating_add(packed))
+    }
+
+    pub fn time(self) -> Timestamp {
+        Timestamp::from_millis(self.packed() >> 1)
+    }
+
     /// Whether it lies at least a second before the response's `Date`, so that nothing can have changed unnoticed in between
     /// (RFC 9110 §8.8.2.2).
-    pub strong: bool,
+    pub fn is_strong(self) -> bool {
+        self.packed() & 1 == 1
+    }
+
+    fn packed(self) -> u64 {
+        self.0.get() - 1
+    }
 }
 
 impl Validators {
     pub fn of(response: &Fields, received: Timestamp) -> Self {
-        let last_modified = last_modified(response, received).map(|time| LastModified {
-            time,
-            strong: date(response, received).is_some_and(|date| date > time),
-        });
+        let last_modified =
+            last_modified(response, received).map(|time| LastModified::new(time, date(response, received)));
         Self {
             etag: EntityTag::of(response),
             last_modified,
@@ -142,7 +215,7 @@ impl Validators {
     }
 
     pub fn heap_size(&self) -> usize {
-        self.etag.as_ref().map_or(0, |etag| etag.opaque.len())
+        self.etag.as_ref().map_or(0, EntityTag::heap_size)
     }
 
     /// Whether `If-Range` names exactly this representation (RFC 9110 §13.1.5): a strong comparison, or the very date where
@@ -152,7 +225,7 @@ impl Validators {
         if let Some(time) = parse_http_date(value, now) {
             return self
                 .last_modified
-                .is_some_and(|known| known.strong && known.time == time);
+                .is_some_and(|known| known.is_strong() && known.time() == time);
         }
         match (&self.etag, next_tag(value)) {
             (Some(etag), Some((tag, []))) => {
@@ -221,7 +294,7 @@ fn unmodified_since(request: &Fields, stored: &StoredMeta) -> bool {
         return false;
     }
     let modified = match stored.validators.last_modified {
-        Some(known) => known.time,
+        Some(known) => known.time(),
         None => stored.date,
     };
     modified.as_secs() <= since.as_secs()
@@ -317,7 +390,7 @@ pub fn selected_by_304<'a, T>(
         let same = |meta: &StoredMeta| match &answer.etag {
             Some(etag) => meta.validators.etag.as_ref().is_some_and(|known| known.is_weakly(etag)),
             None => {
-                let time = |validators: &Validators| validators.last_modified.map(|known| known.time);
+                let time = |validators: &Validators| validators.last_modified.map(LastModified::time);
                 time(&meta.validators) == time(&answer)
             }
         };
@@ -435,7 +508,7 @@ pub fn head_effect(stored: &StoredMeta, length: Option<u64>, head: &ResponseHead
         (Some(_), None) => false,
     };
     let same_date = match (told.last_modified, stored.validators.last_modified) {
-        (Some(told), Some(known)) => told.time == known.time,
+        (Some(told), Some(known)) => told.time() == known.time(),
         (None, _) => true,
         (Some(_), None) => false,
     };

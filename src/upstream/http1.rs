@@ -149,7 +149,7 @@ impl Http1Origin {
                     let _ = self.inbox.buffer.split_to(length);
                     if head.status >= 200 {
                         self.response = match head.framing {
-                            Framing::None => Response::Whole { keep_alive },
+                            Framing::None | Framing::Length(0) => Response::Whole { keep_alive },
                             framing => Response::Body {
                                 decoder: Decoder::new(framing),
                                 keep_alive,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::key::KeyOptions;
 use crate::message::{Fields, Framing, RequestHead, Scheme, Version};
-use crate::rfc9111::date::Seconds;
+use crate::rfc9111::date::{Millis, Seconds};
 use crate::rfc9111::freshness::{Lifetime, LifetimeSource};
 use crate::rfc9111::stored::{Restrictions, StaleWindows, StoredMeta};
 use crate::rfc9111::validation::Validators;
@@ -55,7 +55,7 @@ fn stored_at(at: u64, fresh_for: u64, body: usize, language: Option<&str>) -> Ar
     let meta = StoredMeta {
         status: 200,
         received,
-        initial_age: Duration::ZERO,
+        initial_age: Millis::ZERO,
         lifetime: Lifetime {
             seconds: Seconds::new(fresh_for),
             source: LifetimeSource::MaxAge,
@@ -109,6 +109,12 @@ fn check(memory: &Memory) {
     assert!(state.of_uri.len() <= state.keys);
     let nodes = state.of_uri.iter().all(|(_, node)| state.nodes.place(*node).is_some());
     assert!(nodes, "the index of URIs knows what is not stored");
+}
+
+#[test]
+fn what_is_kept_of_a_response_fits_the_size_class_of_160_bytes() {
+    let counts = 2 * size_of::<usize>();
+    assert!(counts + size_of::<Stored>() <= 160, "{}", size_of::<Stored>());
 }
 
 #[test]

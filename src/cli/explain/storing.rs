@@ -265,7 +265,8 @@ fn stored(meta: &StoredMeta, text: &mut Text) {
         text.more("only a part: it answers for the ranges that it holds, until the rest has come");
     }
     if !meta.initial_age.is_zero() {
-        text.more(format_args!("it is {} old already (Age, Date)", span(meta.initial_age)));
+        let age = span(meta.initial_age.duration());
+        text.more(format_args!("it is {age} old already (Age, Date)"));
     }
     for (name, window) in [
         ("stale-while-revalidate", meta.stale_while_revalidate),

@@ -18,6 +18,35 @@ fn tag(value: &str) -> EntityTag {
 }
 
 #[test]
+fn tags_of_any_length_are_kept_whole() {
+    for length in [0, 1, SHORT_TAG - 3, SHORT_TAG - 2, SHORT_TAG - 1, 100] {
+        let opaque = format!("\"{}\"", "a".repeat(length));
+        let (strong, weak) = (tag(&opaque), tag(&format!("W/{opaque}")));
+        assert_eq!(strong.to_bytes(), opaque.as_bytes());
+        assert_eq!(weak.to_bytes(), format!("W/{opaque}").as_bytes());
+        assert!(strong.is_weakly(&weak) && strong.is_strongly(&strong) && !strong.is_strongly(&weak));
+        assert!(!strong.is_weakly(&tag(&format!("\"{}\"", "a".repeat(length + 1)))));
+        let on_heap = if opaque.len() > SHORT_TAG { opaque.len() } else { 0 };
+        assert_eq!(strong.heap_size(), on_heap);
+    }
+}
+
+#[test]
+fn the_last_modification_is_kept_with_its_strength() {
+    for millis in [0, 1, NOW.as_millis(), Timestamp::from_secs(253_402_300_799).as_millis()] {
+        let time = Timestamp::from_millis(millis);
+        for (date, strong) in [
+            (None, false),
+            (Some(time), false),
+            (Some(time.plus(std::time::Duration::from_secs(1))), true),
+        ] {
+            let kept = LastModified::new(time, date);
+            assert_eq!((kept.time(), kept.is_strong()), (time, strong), "{millis}");
+        }
+    }
+}
+
+#[test]
 fn rfc9110_8_8_3_2_comparison() {
     let cases = [
         ("W/\"1\"", "W/\"1\"", false, true),
