@@ -79,13 +79,10 @@ impl Proxy {
         loop {
             turns += 1;
             let found = self.look(request, &key, rules);
-            if variant.is_none() {
-                variant = known_variant(request, &found);
-            }
             // Made only where something is fetched: most requests are hits.
-            let destination = || Destination {
+            let destination = |variant| Destination {
                 key: key.clone(),
-                variant: variant.clone(),
+                variant,
                 invalidations: self.cache.invalidations.count(&key),
             };
             let reason = match found.decision {
@@ -101,9 +98,10 @@ impl Proxy {
                     return Ok(Plan::Answered);
                 }
                 Reuse::Stale(why, served) => {
-                    let stored = found.stored.ok_or(ProxyError::Internal)?;
+                    let stored = found.stored.clone().ok_or(ProxyError::Internal)?;
                     if why == StaleReason::WhileRevalidate {
-                        self.refresh_behind(decided, destination(), &stored, exchange);
+                        let known = variant.or_else(|| known_variant(request, &found));
+                        self.refresh_behind(decided, destination(known), &stored, exchange);
                     }
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
@@ -114,7 +112,8 @@ impl Proxy {
                 Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
-            let destination = destination();
+            variant = variant.or_else(|| known_variant(request, &found));
+            let destination = destination(variant.clone());
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
                 && let Some(plan) = self
                     .complete(decided, rules, &destination, part, client, exchange, alarm)
