@@ -125,6 +125,18 @@ impl Generation {
         })
     }
 
+    /// Begins what upstreams do beside their requests, and ends it for those of `before` that are no longer used. Has to be called in
+    /// a runtime of tokio.
+    pub fn start_after(&self, before: Option<&Self>) {
+        let gone = before.into_iter().flat_map(|before| &before.upstreams);
+        for upstream in gone.filter(|gone| !self.upstreams.iter().any(|kept| Arc::ptr_eq(kept, gone))) {
+            upstream.stop();
+        }
+        for upstream in &self.upstreams {
+            upstream.start();
+        }
+    }
+
     /// The listener's address as configured.
     pub fn listener_label(&self, index: usize) -> Arc<str> {
         self.labels.get(index).cloned().unwrap_or_default()

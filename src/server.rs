@@ -30,9 +30,6 @@ use crate::tls::TlsConfigError;
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
-/// How often connections that have been idle for too long are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
 /// How long the last log lines may take to be written.
 const FLUSH_LOG: Duration = Duration::from_secs(5);
 
@@ -140,7 +137,7 @@ impl Server {
             metrics_address = Some(address);
         }
         tasks.spawn(watch_certificates(proxy.clone()));
-        tasks.spawn(sweep(proxy.clone()));
+        proxy.generation().start_after(None);
         readiness.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         Self {
@@ -194,6 +191,7 @@ impl Server {
             program_log.set_level(log.level);
         }
         self.proxy.replace(generation);
+        self.proxy.generation().start_after(Some(&before));
         for acceptor in before.acceptors.iter().flatten() {
             report(&acceptor.reload_if_changed());
         }
@@ -238,12 +236,11 @@ fn upstream_health(proxy: &Arc<Proxy>) -> impl Fn() -> Vec<UpstreamHealth> + Sen
     move || {
         let generation = proxy.generation();
         let health = generation.upstreams.iter().map(|upstream| {
-            let total = upstream.config().servers.len();
-            // Without health checks every server counts as live.
+            let zone = upstream.zone();
             UpstreamHealth {
                 name: upstream.config().name.clone(),
-                live: total,
-                total,
+                live: zone.live(),
+                total: zone.members().len(),
             }
         });
         health.collect()
@@ -270,16 +267,6 @@ fn report(reload: &crate::edge::tls::Reload) {
     }
     for error in &reload.errors {
         tracing::error!(%error, "a certificate is not taken up, the one before stays in force");
-    }
-}
-
-async fn sweep(proxy: Arc<Proxy>) {
-    let mut every = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        every.tick().await;
-        for upstream in &proxy.generation().upstreams {
-            upstream.sweep();
-        }
     }
 }
 

@@ -3,74 +3,45 @@
 pub mod balance;
 pub mod connect;
 mod failure;
+pub mod health;
 pub mod http1;
 pub mod http2;
 pub mod origin;
 pub mod pool;
+mod selection;
+mod server;
 pub mod tls;
+mod upkeep;
+mod zone;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrayvec::ArrayVec;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 pub use self::connect::ConnectError;
 pub use self::origin::{Origin, OriginError};
+pub use self::selection::{Selection, Tried};
+pub use self::server::{Event, OpenExchange, Server, ServerId};
+pub use self::zone::{Member, Zone};
 
-use self::balance::Balancer;
-use self::connect::Connector;
-use self::http2::Http2Connections;
-use self::pool::Pool;
+use self::balance::Turns;
+use self::upkeep::Upkeep;
 use crate::config;
-use crate::metrics::{Metrics, ServerMetrics, UpstreamMetrics};
+use crate::metrics::{Metrics, UpstreamMetrics};
 use crate::tls::{Alpn, TlsConfigError};
 
 /// A pool of servers as it is used by requests: the configuration and what changes while it runs.
 pub struct Upstream {
     config: config::Upstream,
-    servers: Vec<Arc<Server>>,
-    balancer: Balancer,
+    /// What requests choose from.
+    zone: ArcSwap<Zone>,
+    /// What zones are made of. Held while one is made, so that an older one does not take the place of a newer.
+    members: Mutex<Vec<Member>>,
+    turns: Turns,
+    upkeep: Upkeep,
     pub metrics: Arc<UpstreamMetrics>,
-}
-
-/// One backend.
-pub struct Server {
-    /// As it stands in the configuration: for logs and metrics, never for clients.
-    pub label: Arc<str>,
-    pub weight: u32,
-    pub metrics: Arc<ServerMetrics>,
-    /// Exchanges under way, streams and WebSockets included.
-    open: AtomicUsize,
-    connector: Connector,
-    idle: Pool,
-    http2: Http2Connections,
-}
-
-/// One exchange with a server, counted while it is under way.
-pub struct OpenExchange(Arc<Server>);
-
-impl OpenExchange {
-    fn new(server: &Arc<Server>) -> Self {
-        server.open.fetch_add(1, Ordering::Relaxed);
-        Self(server.clone())
-    }
-
-    pub fn server(&self) -> &Arc<Server> {
-        &self.0
-    }
-}
-
-impl Drop for OpenExchange {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for OpenExchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OpenExchange").field(&self.0.label).finish()
-    }
 }
 
 impl fmt::Debug for Upstream {
@@ -88,43 +59,24 @@ pub enum Reuse {
     Fresh,
 }
 
-/// Servers that one request has tried in vain. More than this many are not tried.
-#[derive(Debug, Default)]
-pub struct Tried(ArrayVec<usize, 8>);
-
-impl Tried {
-    fn contains(&self, index: usize) -> bool {
-        self.0.contains(&index)
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.is_full()
-    }
-}
-
 impl Upstream {
     /// # Errors
     /// Says which file of the TLS configuration cannot be used.
     pub fn new(config: &config::Upstream, metrics: &Metrics) -> Result<Self, TlsConfigError> {
         let metrics = metrics.upstream(&config.name);
-        let mut servers = Vec::with_capacity(config.servers.len());
+        let mut members = Vec::with_capacity(config.servers.len());
         for server in &config.servers {
-            let label: Arc<str> = server.address.to_string().into();
-            servers.push(Arc::new(Server {
-                metrics: metrics.server(&label),
-                label,
+            members.push(Member {
+                server: Arc::new(Server::new(&server.address, config, &metrics)?),
                 weight: server.weight,
-                open: AtomicUsize::new(0),
-                connector: Connector::new(&server.address, config)?,
-                idle: Pool::new(config.keepalive, config.keepalive_idle),
-                http2: Http2Connections::default(),
-            }));
+            });
         }
-        let weights = config.servers.iter().map(|server| server.weight);
         Ok(Self {
-            balancer: Balancer::new(config.balance, weights),
+            zone: ArcSwap::from_pointee(Zone::new(config.balance, members.clone())),
+            members: Mutex::new(members),
+            turns: Turns::default(),
+            upkeep: Upkeep::default(),
             config: config.clone(),
-            servers,
             metrics,
         })
     }
@@ -133,21 +85,45 @@ impl Upstream {
         &self.config
     }
 
+    /// The servers as they are now.
+    pub fn zone(&self) -> Arc<Zone> {
+        self.zone.load_full()
+    }
+
+    /// Lays the servers out anew. To be called whenever the health of one has changed; not by requests, for which it is too dear.
+    pub fn refresh(&self) {
+        let members = self.members.lock();
+        self.zone
+            .store(Arc::new(Zone::new(self.config.balance, members.clone())));
+    }
+
+    /// What came of an attempt at one of the servers: the one place where all of them are told.
+    pub fn record(&self, server: &Server, event: Event) {
+        match event {
+            Event::Response { latency, .. } => self.metrics.duration(latency),
+            Event::Ended(outcome) => server.metrics.outcome(outcome),
+        }
+    }
+
     /// Connects to a server that `tried` does not name, and adds to it each one that cannot be reached.
     ///
     /// A request that found no connection has not reached anybody, so it may go to another server whatever its method is.
     ///
     /// # Errors
     /// The last server's, when all have been tried.
-    pub async fn connect(&self, tried: &mut Tried, reuse: Reuse) -> Result<Origin, ConnectError> {
+    pub async fn connect(
+        self: &Arc<Self>,
+        tried: &mut Tried,
+        reuse: Reuse,
+        selection: &Selection,
+    ) -> Result<Origin, ConnectError> {
         let mut last = None;
-        while let Some(index) = self.balancer.choose(&self.servers, |index| tried.contains(index)) {
-            let Some(server) = self.servers.get(index) else { break };
-            let open = OpenExchange::new(server);
-            match self.connect_to(server, open, reuse).await {
+        while let Some(open) = self.choose(selection, tried) {
+            let server = open.server().clone();
+            match self.connect_to(&server, open, reuse).await {
                 Ok(origin) => return Ok(origin),
                 Err(error) => {
-                    server.metrics.outcome(error.outcome());
+                    self.record(&server, Event::from(&error));
                     tracing::warn!(upstream = &*self.config.name, server = &*server.label, %error, "cannot connect");
                     last = Some(error);
                 }
@@ -155,9 +131,15 @@ impl Upstream {
             if tried.is_full() {
                 break;
             }
-            tried.0.push(index);
+            tried.add(server.id);
         }
         Err(last.unwrap_or(ConnectError::NoServer))
+    }
+
+    fn choose(self: &Arc<Self>, selection: &Selection, tried: &Tried) -> Option<OpenExchange> {
+        let zone = self.zone.load();
+        let member = zone.choose(selection, tried, self.turns.next())?;
+        Some(OpenExchange::new(self, &member.server))
     }
 
     async fn connect_to(&self, server: &Arc<Server>, open: OpenExchange, reuse: Reuse) -> Result<Origin, ConnectError> {
@@ -184,32 +166,10 @@ impl Upstream {
     }
 
     /// Closes connections that have been idle for too long.
-    pub fn sweep(&self) {
-        for server in &self.servers {
-            server.idle.sweep();
-            server.http2.sweep(self.config.keepalive_idle);
-        }
-    }
-}
-
-impl Server {
-    /// Exchanges under way.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Keeps a connection on which a request and its response have come to a clean end.
-    pub fn keep(&self, io: Box<dyn crate::io::Duplex>) {
-        self.idle.put(io);
-    }
-}
-
-impl fmt::Display for config::ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+    fn sweep(&self) {
+        for member in self.zone.load().members() {
+            member.server.idle.sweep();
+            member.server.http2.sweep(self.config.keepalive_idle);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::rfc9111::storability::{Accepted, Storable, storable};
 use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
 use crate::transform::forwarding::Trust;
+use crate::upstream::Event;
 
 /// One fetch and what it is for.
 pub(super) struct Fetch {
@@ -72,7 +73,7 @@ impl Proxy {
             && let Some(served) = reuse_on_error(request, &stored.meta, received, &rules.reuse)
         {
             if let Ok(Sent::Response(response)) = sent {
-                response.origin.server().metrics.outcome(Outcome::ServerError);
+                response.origin.record(Event::Ended(Outcome::ServerError));
             }
             // Those who wait find the same stale response, and ask for themselves before they use it.
             fetch.land(Landing::Unstored);
@@ -205,7 +206,7 @@ impl Proxy {
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
         let Response { origin, head, .. } = response;
-        origin.server().metrics.outcome(Outcome::Ok);
+        origin.record(Event::Ended(Outcome::Ok));
         origin.end();
         let key = &fetch.destination.key;
         let candidates = fetch.candidates.iter().map(|stored| (stored, &stored.meta));

@@ -27,7 +27,7 @@ use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::Served;
 use crate::rfc9111::storability::Accepted;
 use crate::transform::fields::Delivery;
-use crate::upstream::Origin;
+use crate::upstream::{Event, Origin};
 
 /// What is still fetched of a body that nobody waits for any more, so that the next request finds it.
 const FILL_ALONE: u64 = 1024 * 1024;
@@ -153,7 +153,7 @@ impl Fill {
         match ended {
             Ok(last) => self.finish(origin, last),
             Err((outcome, broken)) => {
-                origin.server().metrics.outcome(outcome);
+                origin.record(Event::Ended(outcome));
                 self.filling.end(Err(broken));
             }
         }
@@ -165,7 +165,7 @@ impl Fill {
             500.. => Outcome::ServerError,
             _ => Outcome::Ok,
         };
-        origin.server().metrics.outcome(outcome);
+        origin.record(Event::Ended(outcome));
         origin.end();
         self.keep(&last);
         if let Some(duty) = self.duty.take() {

@@ -1,6 +1,7 @@
 //! A request goes out to a server, and the head of its response comes in.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
 use crate::transform::fields::{ForwardContext, ForwardRefusal, clean_response, forward_request};
-use crate::upstream::{Origin, OriginError, Reuse, Tried, Upstream};
+use crate::upstream::{Event, Origin, OriginError, Reuse, Selection, Tried, Upstream};
 
 /// Between two reads of a request body.
 const REQUEST_IDLE: Duration = Duration::from_secs(30);
@@ -71,10 +72,11 @@ impl Proxy {
         };
         conditions(&mut forwarded.fields);
         let replayable = request.method.is_idempotent() && client.body_is_read();
+        let selection = Selection::default();
         let mut tried = Tried::default();
         let mut reuse = Reuse::Pooled;
         loop {
-            let mut origin = connect(upstream, &mut tried, reuse, client).await?;
+            let mut origin = connect(upstream, &mut tried, reuse, &selection, client).await?;
             exchange.server = Some(origin.server().label.clone());
             let began = Instant::now();
             if forwarded.expects_continue && matches!(origin, Origin::Http2(_)) {
@@ -88,11 +90,14 @@ impl Proxy {
             exchange.request_bytes = relay.received;
             let error = match head {
                 Ok(head) if head.status == 101 && !switches(request, &head) => {
-                    origin.server().metrics.outcome(Outcome::InvalidResponse);
+                    origin.record(Event::Ended(Outcome::InvalidResponse));
                     return Err(ProxyError::UpgradeFailed.into());
                 }
                 Ok(mut head) => {
-                    upstream.metrics.duration(began.elapsed());
+                    origin.record(Event::Response {
+                        status: head.status,
+                        latency: began.elapsed(),
+                    });
                     clean_response(&mut head, &self.http_date());
                     return Ok(Sent::Response(Box::new(Response { origin, relay, head })));
                 }
@@ -107,11 +112,10 @@ impl Proxy {
                     continue;
                 }
                 RelayError::Origin(error) => {
-                    let server = origin.server();
-                    server.metrics.outcome(error.outcome());
+                    origin.record(Event::Ended(error.outcome()));
                     tracing::warn!(
                         upstream = &*upstream.config().name,
-                        server = &*server.label,
+                        server = &*origin.server().label,
                         request_id = exchange.request_id.as_str(),
                         %error,
                         "no response"
@@ -148,8 +152,14 @@ impl Proxy {
 }
 
 /// A connection to a server, unless the client leaves first.
-async fn connect(upstream: &Upstream, tried: &mut Tried, reuse: Reuse, client: &mut Client) -> Result<Origin, Failure> {
-    let mut connecting = std::pin::pin!(upstream.connect(tried, reuse));
+async fn connect(
+    upstream: &Arc<Upstream>,
+    tried: &mut Tried,
+    reuse: Reuse,
+    selection: &Selection,
+    client: &mut Client,
+) -> Result<Origin, Failure> {
+    let mut connecting = std::pin::pin!(upstream.connect(tried, reuse, selection));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),
         Poll::Pending => client.poll_gone(cx).map(|()| None),

@@ -25,7 +25,7 @@ use crate::rfc9111::freshness::Times;
 use crate::rfc9111::range::{combine, completion};
 use crate::rfc9111::reuse::{Forward, Served, is_error};
 use crate::rfc9111::storability::{Accepted, Storable, storable};
-use crate::upstream::Origin;
+use crate::upstream::{Event, Origin};
 
 /// Between two reads of what a stored part lacks.
 const COLLECT: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ impl Proxy {
         } else {
             Outcome::Ok
         };
-        origin.server().metrics.outcome(outcome);
+        origin.record(Event::Ended(outcome));
         let Storable::Yes(accepted) = storable(&request, &head, times, &rules.store_policy()) else {
             return Ok(None);
         };

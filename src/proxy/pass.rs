@@ -16,6 +16,7 @@ use crate::respond::error::ProxyError;
 use crate::rfc9111::reuse::Forward;
 use crate::transform::events::is_event_stream;
 use crate::transform::fields::Delivery;
+use crate::upstream::Event;
 
 /// Between two events, where the route does not say.
 const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
@@ -59,7 +60,7 @@ impl Proxy {
             Ok(()) => Outcome::Ok,
             Err((outcome, _)) => *outcome,
         };
-        response.origin.server().metrics.outcome(outcome);
+        response.origin.record(Event::Ended(outcome));
         match result {
             Ok(()) => {
                 response.origin.end();

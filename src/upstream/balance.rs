@@ -1,54 +1,33 @@
 //! Which server gets the next request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::Server;
-use crate::config::Balance;
 
 /// Longest round of weighted turns that is laid out; larger weights are scaled down to it.
 const MAX_ROUND: u64 = 4096;
 
-/// Chooses without locks: turns are laid out beforehand, open exchanges are read where they are counted.
-#[derive(Debug)]
-pub struct Balancer {
-    balance: Balance,
-    /// Server indices in the order of their turns.
-    round: Vec<usize>,
-    next: AtomicUsize,
-}
+/// The place of one choice among those of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn(pub usize);
 
-impl Balancer {
-    pub fn new(balance: Balance, weights: impl Iterator<Item = u32>) -> Self {
-        Self {
-            balance,
-            round: smooth_round(&weights.collect::<Vec<_>>()),
-            next: AtomicUsize::new(0),
-        }
-    }
+/// Counts choices.
+#[derive(Debug, Default)]
+pub struct Turns(AtomicUsize);
 
-    /// The index of a server that is not `excluded`.
-    pub fn choose(&self, servers: &[Arc<Server>], excluded: impl Fn(usize) -> bool) -> Option<usize> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        match self.balance {
-            Balance::RoundRobin => {
-                let turns = (0..self.round.len()).map(|step| self.round[(turn + step) % self.round.len()]);
-                turns.into_iter().find(|index| !excluded(*index))
-            }
-            Balance::LeastConnections => least(servers.iter().map(|s| (s.open(), s.weight)), turn, excluded),
-        }
+impl Turns {
+    pub fn next(&self) -> Turn {
+        Turn(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 /// The least `open / weight`; the turn decides among equals, so that idle servers share the work.
-fn least(
+pub(super) fn least(
     loads: impl ExactSizeIterator<Item = (usize, u32)> + Clone,
-    turn: usize,
+    turn: Turn,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let count = loads.len().max(1);
     let mut best: Option<(usize, usize, u32)> = None;
-    for (index, (open, weight)) in loads.clone().enumerate().cycle().skip(turn % count).take(loads.len()) {
+    for (index, (open, weight)) in loads.clone().enumerate().cycle().skip(turn.0 % count).take(loads.len()) {
         if excluded(index) {
             continue;
         }
@@ -65,7 +44,7 @@ fn least(
 }
 
 /// Smooth weighted round robin: turns of a heavy server are spread over the round, not bunched.
-fn smooth_round(weights: &[u32]) -> Vec<usize> {
+pub(super) fn smooth_round(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().fold(0, |a, b| gcd(a, u64::from(*b))).max(1);
     let total: u64 = weights.iter().map(|w| u64::from(*w) / divisor).sum();
     let scale = total.div_ceil(MAX_ROUND).max(1);
@@ -85,7 +64,7 @@ fn smooth_round(weights: &[u32]) -> Vec<usize> {
             }
         }
         credit[best] -= total;
-        round.push(best);
+        round.push(best as u32);
     }
     round
 }
@@ -131,7 +110,7 @@ mod tests {
             (vec![(0, 1)], 0, 0, None),
             (vec![], 3, 9, None),
         ] {
-            let chosen = least(loads.clone().into_iter(), turn, |index| index == excluded);
+            let chosen = least(loads.clone().into_iter(), Turn(turn), |index| index == excluded);
             assert_eq!(chosen, expected, "{loads:?} at turn {turn} without {excluded}");
         }
     }

@@ -11,7 +11,7 @@ use http::Method;
 
 use super::http1::Http1Origin;
 use super::http2::{Http2Origin, Stream};
-use super::{OpenExchange, Reuse, Server};
+use super::{Event, OpenExchange, Reuse, Server};
 use crate::http1::body::BodyError;
 use crate::http1::response::ResponseError;
 use crate::io::Duplex;
@@ -68,6 +68,11 @@ impl Origin {
 
     pub fn server(&self) -> &Arc<Server> {
         either!(self, origin => origin.open.server())
+    }
+
+    /// Tells what came of the attempt, wherever that counts.
+    pub fn record(&self, event: Event) {
+        either!(self, origin => origin.open.record(event));
     }
 
     pub fn version(&self) -> Version {

@@ -1,0 +1,142 @@
+//! One backend, and what is counted of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::connect::Connector;
+use super::health::ServerHealth;
+use super::http2::Http2Connections;
+use super::pool::Pool;
+use super::{ConnectError, Upstream};
+use crate::config::{self, ServerAddress};
+use crate::metrics::{Outcome, ServerMetrics, UpstreamMetrics};
+use crate::tls::TlsConfigError;
+
+/// One backend. It outlives changes of the configuration and of name records that leave it where it is.
+pub struct Server {
+    pub id: ServerId,
+    /// Its address: for logs and metrics, never for clients.
+    pub label: Arc<str>,
+    pub address: ServerAddress,
+    pub health: ServerHealth,
+    pub metrics: Arc<ServerMetrics>,
+    /// Exchanges under way, streams and WebSockets included.
+    open: AtomicUsize,
+    pub(super) connector: Connector,
+    pub(super) idle: Pool,
+    pub(super) http2: Http2Connections,
+}
+
+/// Tells servers of one upstream apart, whatever becomes of their number and order: made of the address, so that it is the same in
+/// every process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub u64);
+
+/// What came of an attempt at a server. An attempt that gets a response is told twice: when the response's head is there, and when
+/// all of it is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The head of a final response came in, this long after its request was begun.
+    Response { status: u16, latency: Duration },
+    /// Nothing more will come. What `Response` has told of is not told again in other words: after it, [`Outcome::ServerError`]
+    /// only repeats its status.
+    Ended(Outcome),
+}
+
+impl Server {
+    /// # Errors
+    /// Says which file of the TLS configuration cannot be used.
+    pub fn new(
+        address: &ServerAddress,
+        config: &config::Upstream,
+        metrics: &UpstreamMetrics,
+    ) -> Result<Self, TlsConfigError> {
+        let label: Arc<str> = address.to_string().into();
+        Ok(Self {
+            id: ServerId(xxh3_64(label.as_bytes())),
+            metrics: metrics.server(&label),
+            label,
+            address: address.clone(),
+            health: ServerHealth::default(),
+            open: AtomicUsize::new(0),
+            connector: Connector::new(address, config)?,
+            idle: Pool::new(config.keepalive, config.keepalive_idle),
+            http2: Http2Connections::default(),
+        })
+    }
+
+    /// Exchanges under way.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a connection on which a request and its response have come to a clean end.
+    pub fn keep(&self, io: Box<dyn crate::io::Duplex>) {
+        self.idle.put(io);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One exchange with a server, counted while it is under way.
+pub struct OpenExchange {
+    upstream: Arc<Upstream>,
+    server: Arc<Server>,
+}
+
+impl OpenExchange {
+    pub(super) fn new(upstream: &Arc<Upstream>, server: &Arc<Server>) -> Self {
+        server.open.fetch_add(1, Ordering::Relaxed);
+        Self {
+            upstream: upstream.clone(),
+            server: server.clone(),
+        }
+    }
+
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Tells what came of it.
+    pub fn record(&self, event: Event) {
+        self.upstream.record(&self.server, event);
+    }
+}
+
+impl Drop for OpenExchange {
+    fn drop(&mut self) {
+        self.server.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for OpenExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenExchange").field(&self.server.label).finish()
+    }
+}
+
+impl From<&ConnectError> for Event {
+    fn from(error: &ConnectError) -> Self {
+        Self::Ended(error.outcome())
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
