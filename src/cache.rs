@@ -1,13 +1,15 @@
 //! Stored responses: in memory, and on their way there.
 //!
 //! [`memory`] is L1. [`flight`] makes one fetch out of many requests that miss at the same time; [`filling`] is the response that such
-//! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together.
+//! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`stored_lines`]
+//! are what a client gets of a stored response's head.
 
 pub mod filling;
 pub mod flight;
 pub mod invalidations;
 pub mod memory;
 pub mod partial;
+pub mod stored_lines;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +20,7 @@ pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
 pub use self::invalidations::Invalidations;
 pub use self::memory::{Memory, PackedFields};
+pub use self::stored_lines::StoredLines;
 
 use crate::config;
 use crate::rfc9111::stored::StoredMeta;

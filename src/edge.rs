@@ -13,6 +13,7 @@ pub mod tls;
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,7 +174,7 @@ impl FrontDoor {
         }
     }
 
-    async fn http1(&self, connection: Connection, mut shutdown: ShutdownWatch) {
+    async fn http1(&self, connection: Connection, shutdown: ShutdownWatch) {
         let Connection {
             io,
             fd,
@@ -189,12 +190,18 @@ impl FrontDoor {
             head: HEAD_TIME,
         };
         let mut knowledge = prior_knowledge;
+        // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
+        let mut stopping = pin!(shut_down(shutdown.clone()));
+        let mut stopped = false;
         loop {
             let Client::Http1(http1) = &mut client else { return };
             let next = tokio::select! {
                 biased;
                 next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => Some(next),
-                () = shut_down(&mut shutdown), if !http1.has_unread_bytes() => None,
+                () = &mut stopping, if !stopped && !http1.has_unread_bytes() => {
+                    stopped = true;
+                    None
+                }
             };
             // A connection between two requests ends at once, one that has begun to send a request is served.
             let next = match next {
@@ -207,7 +214,7 @@ impl FrontDoor {
             // Only the first bytes of a connection can be a preface.
             knowledge = PriorKnowledge::Refused;
             let request = match next {
-                Next::Request(request) => *request,
+                Next::Request(request) => request,
                 Next::Closed => break,
                 Next::Http2(read) => {
                     let Client::Http1(http1) = client else { return };
@@ -234,8 +241,7 @@ impl FrontDoor {
                     break;
                 }
             };
-            // Boxed, so that an idle connection does not hold room for an exchange.
-            Box::pin(self.proxy.serve(&mut client, request, arrival, &mut alarm)).await;
+            self.proxy.serve(&mut client, request, arrival, &mut alarm).await;
             let Client::Http1(http1) = &mut client else { return };
             if http1.end(&mut alarm).await == After::Close {
                 break;
@@ -246,7 +252,7 @@ impl FrontDoor {
         }
     }
 
-    async fn http2(&self, connection: Connection, read: BytesMut, mut shutdown: ShutdownWatch) {
+    async fn http2(&self, connection: Connection, read: BytesMut, shutdown: ShutdownWatch) {
         let Connection {
             io, arrival, scheme, ..
         } = connection;
@@ -261,12 +267,13 @@ impl FrontDoor {
             return;
         };
         let mut streams = JoinSet::new();
+        let mut stopping = pin!(shut_down(shutdown));
         let mut ending = false;
         loop {
             let idle = streams.is_empty();
             let accepted = tokio::select! {
                 biased;
-                () = shut_down(&mut shutdown), if !ending => {
+                () = &mut stopping, if !ending => {
                     ending = true;
                     connection.graceful_shutdown();
                     continue;
@@ -285,13 +292,19 @@ impl FrontDoor {
                 }
             };
             let Some(Ok((request, respond))) = accepted else { break };
+            let head = http2::request_head(&request, scheme);
+            let mut client = Client::Http2(Box::new(Http2Client::new(request.into_body(), respond)));
+            let begun = match head {
+                Ok(head) => self.proxy.take_up(&mut client, Arc::new(head), arrival).await.map(Ok),
+                Err(error) => Some(Err(error)),
+            };
+            // Only what is not over yet needs a task of its own.
+            let Some(begun) = begun else { continue };
             let proxy = self.proxy.clone();
             streams.spawn(async move {
                 let mut alarm = Alarm::new();
-                let head = http2::request_head(&request, scheme);
-                let mut client = Client::Http2(Box::new(Http2Client::new(request.into_body(), respond)));
-                match head {
-                    Ok(head) => proxy.serve(&mut client, head, arrival, &mut alarm).await,
+                match begun {
+                    Ok(open) => proxy.go_on(*open, &mut client, &mut alarm).await,
                     Err(error) => proxy.refuse(&mut client, arrival, error.into(), &mut alarm).await,
                 }
             });
@@ -302,7 +315,7 @@ impl FrontDoor {
 }
 
 /// Ready when the process is about to stop.
-async fn shut_down(shutdown: &mut ShutdownWatch) {
+async fn shut_down(mut shutdown: ShutdownWatch) {
     while !*shutdown.borrow_and_update() {
         if shutdown.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -48,6 +48,8 @@ pub struct Exchange {
     pub request_bytes: u64,
     pub response_bytes: u64,
     pub first_byte: Option<Duration>,
+    /// How long it took. `None`: until now.
+    ended: Option<Duration>,
     pub kind: Kind,
     pub error: Option<&'static str>,
     generation: Arc<Generation>,
@@ -101,6 +103,7 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
             first_byte: None,
+            ended: None,
             kind: Kind::Short,
             error: None,
             generation,
@@ -129,6 +132,7 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
             first_byte: None,
+            ended: None,
             kind: Kind::Behind,
             error: None,
             generation: self.generation.clone(),
@@ -146,6 +150,13 @@ impl Exchange {
         self.first_byte = Some(self.started.elapsed());
     }
 
+    /// All of the response has been written, in one go with its head.
+    pub fn ends(&mut self) {
+        let duration = self.started.elapsed();
+        self.first_byte = Some(duration);
+        self.ended = Some(duration);
+    }
+
     fn metrics(&self) -> &RouteMetrics {
         match self.route() {
             Some(route) => &route.metrics,
@@ -156,7 +167,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
+        let duration = self.ended.unwrap_or_else(|| self.started.elapsed());
         let took = match self.kind {
             Kind::Short => duration,
             Kind::Stream => self.first_byte.unwrap_or(duration),

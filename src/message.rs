@@ -1,12 +1,14 @@
 //! HTTP messages as the stages see them, whatever protocol version they came in.
 
 mod fields;
+mod lines;
 
 use bytes::Bytes;
 use http::Method;
 
 pub use self::fields::{FieldName, FieldNames, Fields, is_field_value, is_token, is_token_byte};
 pub(crate) use self::fields::{Line, Tag};
+pub use self::lines::Lines;
 
 /// The protocol version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,10 +100,10 @@ pub fn split_port(authority: &str) -> (&str, Option<&str>) {
 
 /// The head of a final or interim response.
 #[derive(Debug, Clone)]
-pub struct ResponseHead {
+pub struct ResponseHead<F = Fields> {
     pub status: u16,
     /// Without `Content-Length` and `Transfer-Encoding`: see `framing`.
-    pub fields: Fields,
+    pub fields: F,
     /// How the body's end is known. For responses to HEAD, 204 and 304 it is [`Framing::None`], whatever the fields said.
     pub framing: Framing,
     /// The `Content-Length` that was given, also where there is no body (HEAD, 304).

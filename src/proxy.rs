@@ -1,6 +1,7 @@
 //! A request's way through the stages: route → access → (cache) → forward → respond. Each step takes what the earlier ones decided and
 //! adds one decision to the [`Exchange`].
 
+pub mod at_once;
 pub(crate) mod cached;
 mod failure;
 pub(crate) mod fetch;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 pub use self::failure::Failure;
 
+use self::at_once::{Open, Reached};
 use self::origin::Response;
 use self::work::Work;
 use crate::cache::{Cache, FillReader};
@@ -31,15 +33,15 @@ use crate::clock::Clock;
 use crate::config;
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
-use crate::generation::Generation;
+use crate::generation::{CacheRules, Generation};
 use crate::io::Alarm;
 use crate::log::access::AccessLog;
-use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{Fields, Framing, Lines, RequestHead, ResponseHead};
 use crate::metrics::{CacheGauges, Metrics};
 use crate::respond::error::{self, After, ProxyError};
 use crate::rfc9111::date::{Timestamp, format_http_date};
 use crate::rfc9111::reuse::Forward;
-use crate::route::{Access, Captures, access};
+use crate::route::Captures;
 use crate::transform::fields::{Delivery, ResponseContext, finish_response};
 use crate::transform::forwarding::client_address;
 use crate::transform::template::Values;
@@ -66,7 +68,28 @@ pub struct Decided<'a> {
     pub listener: &'a config::Listener,
     pub request: &'a RequestHead,
     pub route: &'a config::Route,
+    /// Of the route.
+    pub index: usize,
     pub captures: Captures<'a>,
+}
+
+impl<'a> Decided<'a> {
+    /// What was decided about the request of this exchange when its route was found.
+    fn again(generation: &'a Generation, request: &'a RequestHead, exchange: &Exchange, index: usize) -> Option<Self> {
+        Some(Self {
+            generation,
+            listener: generation.config.listeners.get(exchange.arrival.listener)?,
+            request,
+            route: generation.config.routes.get(index)?,
+            index,
+            captures: generation.router.captures(index, request.path()),
+        })
+    }
+
+    /// `None`: the route does not cache.
+    fn cache_rules(&self) -> Option<&'a CacheRules> {
+        self.generation.routes.get(self.index)?.cache.as_ref()
+    }
 }
 
 /// What is left to do when everything is decided.
@@ -131,20 +154,28 @@ impl Proxy {
     pub async fn serve(
         self: &Arc<Self>,
         client: &mut Client,
-        request: RequestHead,
+        request: Arc<RequestHead>,
         arrival: Arrival,
         alarm: &mut Alarm,
     ) {
+        if let Some(open) = self.take_up(client, request, arrival).await {
+            // Boxed, so that an idle connection does not hold room for an exchange.
+            Box::pin(self.go_on(*open, client, alarm)).await;
+        }
+    }
+
+    /// Answers a request that was not over at once.
+    pub async fn go_on(self: &Arc<Self>, open: Open, client: &mut Client, alarm: &mut Alarm) {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
-        let generation = self.generation.load_full();
-        let request = Arc::new(request);
-        let address = client_address(arrival.peer, &request.fields, &generation.config.trusted_proxies);
-        let log = self.access_log.clone();
-        let time = self.clock.now();
-        let mut exchange = Exchange::begin(generation.clone(), log, arrival, time, Some(request.clone()), address);
+        let Open {
+            request,
+            mut exchange,
+            reached,
+        } = open;
+        let generation = exchange.generation().clone();
         // Boxed, so that a stream does not hold room for the decisions that led to it.
-        let planned = Box::pin(self.plan(&generation, &request, client, &mut exchange, alarm)).await;
+        let planned = Box::pin(self.plan(&generation, &request, reached, client, &mut exchange, alarm)).await;
         let result = match planned {
             Ok(plan) => self.carry_out(plan, client, &mut exchange, alarm).await,
             Err(failure) => Err(failure),
@@ -166,47 +197,35 @@ impl Proxy {
             .await;
     }
 
-    /// All decisions up to the response's body.
+    /// All decisions up to the response's body that have not been made yet.
     async fn plan<'a>(
         self: &Arc<Self>,
-        generation: &'a Arc<Generation>,
+        generation: &'a Generation,
         request: &'a RequestHead,
+        reached: Reached,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
-        let Some(listener) = generation.config.listeners.get(exchange.arrival.listener) else {
-            return Err(ProxyError::Draining.into());
+        let (index, lookup) = match reached {
+            Reached::Queued => {
+                flush(client, alarm).await?;
+                return Ok(Plan::Answered);
+            }
+            Reached::Failed(failure) => return Err(failure),
+            Reached::Own(head, body) => {
+                self.answer(*head, body, client, exchange, alarm).await?;
+                return Ok(Plan::Answered);
+            }
+            Reached::Routed(index) => (index, None),
+            Reached::LookedUp(index, lookup) => (index, Some(lookup)),
         };
-        if listener.redirect_to_https
-            && let Some((head, body)) =
-                error::redirect_to_https(request, exchange.request_id.as_str(), &self.http_date())
-        {
-            self.answer(head, body, client, exchange, alarm).await?;
-            return Ok(Plan::Answered);
-        }
-        let selected = generation.router.select(request).map_err(ProxyError::from)?;
-        exchange.route = Some(selected.index);
-        let Some(route) = generation.config.routes.get(selected.index) else {
-            return Err(ProxyError::NoRoute.into());
+        let Some(decided) = Decided::again(generation, request, exchange, index) else {
+            return Err(ProxyError::Internal.into());
         };
-        if access(route, exchange.client.ip) == Access::Denied {
-            return Err(ProxyError::Denied.into());
-        }
-        let decided = Decided {
-            generation,
-            listener,
-            request,
-            route,
-            captures: selected.captures,
-        };
-        match generation
-            .routes
-            .get(selected.index)
-            .and_then(|route| route.cache.as_ref())
-        {
-            Some(rules) => self.cached(&decided, rules, client, exchange, alarm).await,
-            None => {
+        match (decided.cache_rules(), lookup) {
+            (Some(rules), Some(lookup)) => self.cached(&decided, rules, lookup, client, exchange, alarm).await,
+            _ => {
                 self.pass(&decided, Forward::Bypass, None, client, exchange, alarm)
                     .await
             }
@@ -252,7 +271,7 @@ impl Proxy {
     pub(crate) fn finish(
         &self,
         decided: &Decided<'_>,
-        head: &mut ResponseHead,
+        head: &mut ResponseHead<impl Lines>,
         delivery: Delivery,
         exchange: &Exchange,
     ) {
@@ -322,18 +341,17 @@ impl Proxy {
 /// Writes what is queued for a client, as long as it keeps reading.
 pub(crate) async fn flush(client: &mut Client, alarm: &mut Alarm) -> Result<(), Failure> {
     let mut written = client.written();
-    let mut deadline = Instant::now() + WRITE_PROGRESS;
+    let mut deadline = None;
     poll_fn(|cx| {
         if let Poll::Ready(result) = client.poll_flush(cx) {
             return Poll::Ready(result.map_err(|_| Failure::ClientGone));
         }
-        if client.written() != written {
+        // Counts from when something has to wait.
+        if client.written() != written || deadline.is_none() {
             written = client.written();
-            deadline = Instant::now() + WRITE_PROGRESS;
+            deadline = Some(Instant::now() + WRITE_PROGRESS);
         }
-        alarm
-            .poll(cx, Some(deadline))
-            .map(|_| Err(Failure::Broken("client-stalled")))
+        alarm.poll(cx, deadline).map(|_| Err(Failure::Broken("client-stalled")))
     })
     .await
 }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use self::nodes::{NodeId, Place};
 use self::order::{Lfu, Lru, S3Fifo};
 pub use self::packed::PackedFields;
+pub(crate) use self::packed::PackedLine;
 use self::shard::{KeyHash, Removed, Shards, Slot};
 pub use self::state::RouteShare;
 use self::state::{Rules, State};

@@ -138,6 +138,7 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
         listener,
         request: &request,
         route,
+        index: selected.index,
         captures: selected.captures,
     };
     let rules = generation

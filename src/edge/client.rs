@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::http1::Http1Client;
 use super::http2::Http2Client;
 use crate::http1::body::BodyError;
-use crate::message::{BodyEvent, Fields, ResponseHead};
+use crate::message::{BodyEvent, Fields, Lines, ResponseHead};
 
 /// Where a request came from and its response goes.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Queues the head of the final response; its framing decides how the body is coded.
-    pub fn respond(&mut self, head: ResponseHead) {
+    pub fn respond(&mut self, head: ResponseHead<impl Lines>) {
         either!(self, client => client.respond(head), ());
     }
 

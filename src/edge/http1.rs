@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::http1::encode::{self, Connection};
 use crate::http1::request::{self, RequestError};
 use crate::http1::{HeadScanner, Limits};
 use crate::io::{Alarm, Duplex, Inbox, Outbox, reset_on_close};
-use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{BodyEvent, Fields, Framing, Lines, RequestHead, ResponseHead, Scheme, Version};
 
 /// What is read ahead while a response is under way: a pipelined request or two. More stays in the socket.
 const READ_AHEAD: usize = 16 * 1024;
@@ -68,7 +69,7 @@ enum Response {
 /// What came of waiting for a request.
 #[derive(Debug)]
 pub enum Next {
-    Request(Box<RequestHead>),
+    Request(Arc<RequestHead>),
     /// An HTTP/2 connection preface: these bytes have been read.
     Http2(BytesMut),
     /// The client closed the connection, or was silent for too long, between two requests.
@@ -159,7 +160,7 @@ impl Http1Client {
                     Ok(Some((head, consumed))) => {
                         let _ = self.inbox.buffer.split_to(consumed);
                         self.begin(&head);
-                        return Next::Request(Box::new(head));
+                        return Next::Request(Arc::new(head));
                     }
                     Ok(None) => {}
                     Err(error) => {
@@ -289,7 +290,7 @@ impl Http1Client {
         }
     }
 
-    pub fn respond(&mut self, mut head: ResponseHead) {
+    pub fn respond(&mut self, mut head: ResponseHead<impl Lines>) {
         head.framing = match head.framing {
             framing @ (Framing::None | Framing::Length(_)) => framing,
             Framing::Chunked | Framing::Stream | Framing::Close if self.version >= Version::Http11 => Framing::Chunked,

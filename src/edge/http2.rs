@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use super::client::ClientError;
 use crate::http1::request::{self, RequestError};
 use crate::http1::{Limits, SyntaxError, content_length};
-use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead, Scheme, Version, is_field_value};
+use crate::message::{BodyEvent, Fields, Framing, Lines, RequestHead, ResponseHead, Scheme, Version, is_field_value};
 
 /// A client's HTTP/2 stream: one exchange.
 ///
@@ -108,7 +108,7 @@ impl Http2Client {
         }
     }
 
-    pub fn respond(&mut self, head: ResponseHead) {
+    pub fn respond(&mut self, head: ResponseHead<impl Lines>) {
         let Some(response) = response_of(&head) else {
             self.abort();
             return;
@@ -274,10 +274,10 @@ fn single<'a>(map: &'a HeaderMap, name: &str, repeated: RequestError) -> Result<
     }
 }
 
-fn response_of(head: &ResponseHead) -> Option<Response<()>> {
+fn response_of(head: &ResponseHead<impl Lines>) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
-    *response.headers_mut() = HeaderMap::from(&head.fields);
+    *response.headers_mut() = head.fields.to_header_map();
     let length = match head.framing {
         Framing::Length(length) => Some(length),
         Framing::None => head.declared_length,

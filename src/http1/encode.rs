@@ -7,7 +7,7 @@ use bytes::BufMut;
 use http::{Method, StatusCode};
 
 use super::fields::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use crate::message::{FieldName, FieldNames, Fields, Framing, ResponseHead};
+use crate::message::{FieldName, FieldNames, Fields, Framing, Lines, ResponseHead};
 
 /// Stands behind the data of each chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
@@ -27,7 +27,7 @@ static NOT_IN_REQUESTS: FieldNames = FieldNames::new(&[
     KEEP_ALIVE,
     PROXY_CONNECTION,
 ]);
-static NOT_IN_RESPONSES: FieldNames = FieldNames::new(&[
+pub(crate) static NOT_IN_RESPONSES: FieldNames = FieldNames::new(&[
     CONTENT_LENGTH,
     TRANSFER_ENCODING,
     CONNECTION,
@@ -95,7 +95,12 @@ pub fn request_head(
 /// Where the head has [`Framing::None`] its `declared_length` is written if the status and the method have a use for it (RFC
 /// 9110 §8.6), and otherwise, where a client would wait for a body, a length of 0. [`Framing::Close`] and [`Framing::Stream`]
 /// write nothing: `connection` has to be [`Connection::Close`].
-pub fn response_head(out: &mut impl BufMut, head: &ResponseHead, request_method: &Method, connection: Connection) {
+pub fn response_head(
+    out: &mut impl BufMut,
+    head: &ResponseHead<impl Lines>,
+    request_method: &Method,
+    connection: Connection,
+) {
     status_line(out, head.status);
     head.fields.write_http1(&NOT_IN_RESPONSES, |piece| out.put_slice(piece));
     // RFC 9110 §8.6: here a length tells what a GET would have got, and none at all is not 0.

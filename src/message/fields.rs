@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
+
+use super::Lines;
 
 /// Bytes kept free behind received lines, so that `Via`, `X-Forwarded-*` and their kin find room without a new allocation.
 const ROOM_FOR_MORE_LINES: usize = 512;
@@ -128,6 +130,11 @@ impl FieldNames {
         self.names.iter().map(FieldName::as_str)
     }
 
+    /// Whether it is one of these, in whatever case.
+    pub fn has(&self, name: &str) -> bool {
+        self.contains(Tag::of(name.as_bytes()), name.as_bytes())
+    }
+
     #[inline]
     pub(crate) fn contains(&self, tag: Tag, name: &[u8]) -> bool {
         self.bits & tag.bit() != 0 && self.names.iter().any(|field| field.is(tag, name))
@@ -206,15 +213,19 @@ impl Fields {
     /// checks them first.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
-        debug_assert!(is_token(name.as_bytes()), "not a field name: {name:?}");
-        debug_assert!(is_field_value(value), "not a field value: {value:?}");
         self.arena.reserve(name.len() + value.len() + 4);
+        self.push_written(name, |out| out.extend_from_slice(value));
+    }
+
+    /// Adds a line whose value `write` appends to what is there.
+    pub fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(is_token(name.as_bytes()), "not a field name: {name:?}");
         let start = self.arena.len();
         self.arena.extend_from_slice(name.as_bytes());
         let name_end = self.arena.len();
         self.arena.extend_from_slice(b": ");
         let value_start = self.arena.len();
-        self.arena.extend_from_slice(value);
+        write(&mut self.arena);
         let value_end = self.arena.len();
         self.arena.extend_from_slice(b"\r\n");
         let line = Line::new(
@@ -223,6 +234,7 @@ impl Fields {
             start..name_end,
             value_start..value_end,
         );
+        debug_assert!(is_field_value(self.value(&line)), "not a field value");
         self.lines.push(line);
     }
 
@@ -351,15 +363,9 @@ impl From<&HeaderMap> for Fields {
 }
 
 impl From<&Fields> for HeaderMap {
-    /// Lines that HTTP/2 does not allow are left out; others were checked when they came in.
+    /// See [`Lines::to_header_map`].
     fn from(fields: &Fields) -> Self {
-        let mut map = Self::with_capacity(fields.len() + 1);
-        for (name, value) in fields.iter() {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
-                map.append(name, value);
-            }
-        }
-        map
+        fields.to_header_map()
     }
 }
 

@@ -36,11 +36,22 @@ const FOLLOW: Duration = Duration::from_secs(30);
 /// How often a request looks again because what it waited for came to nothing.
 const MAX_TURNS: usize = 4;
 
+/// What came of asking the cache about a request.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// Its response may be stored, but a stored one does not answer it.
+    Post,
+    /// The cache has no part in it, with the detail for `Cache-Status`.
+    Pass(Forward, Option<&'static str>),
+    Found(CacheKey, Found),
+}
+
 /// What the cache has for a request.
-struct Found {
-    decision: Reuse,
+#[derive(Debug)]
+pub(super) struct Found {
+    pub decision: Reuse,
     /// The one that was chosen.
-    stored: Option<Arc<Stored>>,
+    pub stored: Option<Arc<Stored>>,
     /// All variants under the key.
     variants: Option<Variants>,
 }
@@ -56,29 +67,45 @@ enum Turn<'a> {
 }
 
 impl Proxy {
-    /// Answers a request on a route that caches.
+    /// Asks the cache about a request.
+    pub(super) fn look_up(&self, request: &RequestHead, rules: &CacheRules, trust: Trust, now: Timestamp) -> Lookup {
+        if request.method == http::Method::POST {
+            return Lookup::Post;
+        }
+        if let Some((reason, detail)) = passed_by(request) {
+            return Lookup::Pass(reason, detail);
+        }
+        let key = key(request, rules, trust);
+        let found = self.look(request, &key, rules, now);
+        Lookup::Found(key, found)
+    }
+
+    /// Answers a request on a route that caches, as far as it is not answered yet.
     pub(super) async fn cached<'a>(
         self: &Arc<Self>,
         decided: &Decided<'a>,
         rules: &CacheRules,
+        lookup: Lookup,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
         let request = decided.request;
-        if request.method == http::Method::POST {
-            return self.post(decided, rules, client, exchange, alarm).await;
-        }
-        if let Some((reason, detail)) = passed_by(request) {
-            return self.pass(decided, reason, detail, client, exchange, alarm).await;
-        }
-        let key = key(request, rules, exchange.client.trust);
+        let (key, found) = match lookup {
+            Lookup::Post => return self.post(decided, rules, client, exchange, alarm).await,
+            Lookup::Pass(reason, detail) => return self.pass(decided, reason, detail, client, exchange, alarm).await,
+            Lookup::Found(key, found) => (key, found),
+        };
+        let mut first = Some(found);
         let mut variant = None;
         let mut followed = Followed::Nobody;
         let mut turns = 0;
         loop {
             turns += 1;
-            let found = self.look(request, &key, rules);
+            let found = match first.take() {
+                Some(found) => found,
+                None => self.look(request, &key, rules, Timestamp::from(self.clock.now())),
+            };
             // Made only where something is fetched: most requests are hits.
             let destination = |variant| Destination {
                 key: key.clone(),
@@ -152,8 +179,7 @@ impl Proxy {
         }
     }
 
-    fn look(&self, request: &RequestHead, key: &CacheKey, rules: &CacheRules) -> Found {
-        let now = Timestamp::from(self.clock.now());
+    fn look(&self, request: &RequestHead, key: &CacheKey, rules: &CacheRules, now: Timestamp) -> Found {
         let Some(variants) = self.cache.memory.get(key) else {
             let decision = without_stored(&request.fields, Forward::UriMiss, &rules.reuse);
             return Found {

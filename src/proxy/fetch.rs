@@ -330,36 +330,22 @@ impl Proxy {
         let Some(request) = exchange.request.clone() else {
             return;
         };
-        let (proxy, route, behind) = (self.clone(), exchange.route, exchange.behind());
+        let (proxy, index, behind) = (self.clone(), decided.index, exchange.behind());
         let generation = exchange.generation().clone();
-        let listener = exchange.arrival.listener;
         debug_assert!(std::ptr::eq(decided.request, &*request));
         tokio::spawn(async move {
             let _place = place;
             let mut exchange = behind;
-            let (Some(index), Some(listener)) = (route, generation.config.listeners.get(listener)) else {
-                return;
-            };
-            let Some(route) = generation.config.routes.get(index) else {
-                return;
-            };
-            let Some(rules) = generation.routes.get(index).and_then(|route| route.cache.as_ref()) else {
-                return;
-            };
-            let captures = generation.router.captures(index, request.path());
             // The client's own conditions and ranges are answered already.
             let mut request = (*request).clone();
             request.method = http::Method::GET;
             for name in ["range", "if-range", "if-none-match", "if-modified-since"] {
                 request.fields.remove(name);
             }
-            let decided = Decided {
-                generation: &generation,
-                listener,
-                request: &request,
-                route,
-                captures,
+            let Some(decided) = Decided::again(&generation, &request, &exchange, index) else {
+                return;
             };
+            let Some(rules) = decided.cache_rules() else { return };
             let mut client = Client::Nobody;
             // Whatever comes of it is told to those who wait; there is nobody else to tell.
             let mut alarm = Alarm::new();

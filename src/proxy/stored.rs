@@ -3,28 +3,30 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Decided, Failure, Proxy, flush};
-use crate::cache::Stored;
+use crate::cache::{Stored, StoredLines};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
+use crate::http1::encode::decimal;
 use crate::io::Alarm;
 use crate::key::CacheKey;
-use crate::message::{Fields, Framing, ResponseHead};
+use crate::message::{Framing, Lines, ResponseHead};
 use crate::respond::cache_status::CacheStatus;
 use crate::rfc9111::invalidation::invalidated;
 use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, held_parts, selection};
 use crate::rfc9111::reuse::Served;
-use crate::rfc9111::validation::{ClientCondition, evaluate, not_modified_fields};
+use crate::rfc9111::validation::{ClientCondition, evaluate, keep_for_not_modified};
 use crate::transform::fields::Delivery;
 
-/// A response as it is sent: its body is a part of the stored one, or put together around parts of it.
-struct Answer {
+/// A response as it is sent: its lines are mostly the stored one's, its body is a part of the stored one, or put together around
+/// parts of it.
+struct Answer<'a> {
     status: u16,
-    fields: Fields,
+    fields: StoredLines<'a>,
     body: Bytes,
 }
 
 impl Proxy {
-    /// Answers with a stored response: all of it, a part of it, or the news that the client has it already.
+    /// Answers with a stored response.
     #[expect(
         clippy::too_many_arguments,
         reason = "what is decided, what is stored, and where it goes"
@@ -39,16 +41,28 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), Failure> {
+        self.queue_stored(decided, stored, served, status, client, exchange);
+        exchange.responds(exchange.status);
+        flush(client, alarm).await
+    }
+
+    /// Queues a stored response: all of it, a part of it, or the news that the client has it already.
+    pub(super) fn queue_stored(
+        &self,
+        decided: &Decided<'_>,
+        stored: &Stored,
+        served: Served,
+        status: &CacheStatus<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) {
         let mut answer = match evaluate(decided.request, &stored.meta) {
-            ClientCondition::NotModified => Answer {
-                status: 304,
-                fields: not_modified_fields(&stored.fields.unpack()),
-                body: Bytes::new(),
-            },
+            ClientCondition::NotModified => not_modified(stored),
             ClientCondition::Send => part(decided, stored),
         };
-        answer.fields.push("Age", served.age.get().to_string());
-        status.append_to(&mut answer.fields);
+        let age = u64::from(served.age.get());
+        answer.fields.push_written("Age", |out| decimal(out, age));
+        answer.fields.push_written("Cache-Status", |out| status.write(out));
         let length = answer.body.len() as u64;
         let has_body = answer.status != 304 && answer.status != 204 && decided.request.method != http::Method::HEAD;
         let mut head = ResponseHead {
@@ -62,14 +76,13 @@ impl Proxy {
             declared_length: (answer.status != 304).then_some(length),
         };
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        exchange.responds(head.status);
+        exchange.status = head.status;
         client.respond(head);
         if has_body {
             exchange.response_bytes = length;
             client.send(answer.body);
         }
         client.finish(None);
-        flush(client, alarm).await
     }
 
     /// What a successful unsafe request makes worthless (RFC 9111 §4.4).
@@ -89,8 +102,19 @@ impl Proxy {
     }
 }
 
+fn not_modified(stored: &Stored) -> Answer<'_> {
+    let mut fields = StoredLines::new(&stored.fields);
+    keep_for_not_modified(&mut fields);
+    Answer {
+        status: 304,
+        fields,
+        body: Bytes::new(),
+    }
+}
+
 /// The part of a stored response that the request asks for (RFC 9110 §14), or has to be content with (RFC 9111 §3.3).
-fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
+fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
+    let mut fields = StoredLines::new(&stored.fields);
     let (first, complete) = match stored.meta.partial.as_deref() {
         Some(partial) => (partial.held.first(), partial.complete),
         None => (0, Some(stored.body.len() as u64)),
@@ -102,12 +126,11 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
             Selection::Whole => {
                 return Answer {
                     status: stored.meta.status,
-                    fields: stored.fields.unpack(),
+                    fields,
                     body: stored.body.clone(),
                 };
             }
             Selection::Unsatisfiable => {
-                let mut fields = stored.fields.unpack();
                 fields.set("Content-Range", format!("bytes */{}", stored.body.len()));
                 return Answer {
                     status: 416,
@@ -117,7 +140,6 @@ fn part(decided: &Decided<'_>, stored: &Stored) -> Answer {
             }
         },
     };
-    let mut fields = stored.fields.unpack();
     let body = match parts.as_slice() {
         [range] => {
             let content_range = ContentRange {

@@ -1,7 +1,6 @@
 //! `Cache-Status` (RFC 9211): what the cache did with a request, in the words that log and metrics use.
 
-use std::fmt::Write;
-
+use crate::http1::encode::decimal;
 use crate::message::{Fields, is_token_byte};
 use crate::rfc9111::reuse::Forward;
 
@@ -50,37 +49,37 @@ pub enum Fetch {
 impl CacheStatus<'_> {
     /// The member as text: `forebay; hit; ttl=30; detail=l1`.
     pub fn to_field_value(&self) -> String {
-        let mut value = String::with_capacity(64);
+        let mut value = Vec::with_capacity(64);
         self.write(&mut value);
-        value
+        String::from_utf8_lossy(&value).into_owned()
     }
 
     /// Adds it behind the members of caches nearer to the origin (RFC 9211 §2).
     pub fn append_to(&self, fields: &mut Fields) {
-        fields.push("Cache-Status", self.to_field_value());
+        fields.push_written("Cache-Status", |out| self.write(out));
     }
 
     /// Writes the member behind what is there already.
-    pub fn write(&self, out: &mut String) {
-        out.push_str(CACHE_NAME);
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(CACHE_NAME.as_bytes());
         match self.outcome {
-            Outcome::Hit => out.push_str("; hit"),
+            Outcome::Hit => out.extend_from_slice(b"; hit"),
             Outcome::Forwarded {
                 reason,
                 status,
                 storing,
                 fetch,
             } => {
-                out.push_str("; fwd=");
-                out.push_str(reason.as_str());
+                out.extend_from_slice(b"; fwd=");
+                out.extend_from_slice(reason.as_str().as_bytes());
                 if let Some(status) = status {
                     integer(out, "fwd-status", i64::from(status));
                 }
                 if storing == Storing::Stored {
-                    out.push_str("; stored");
+                    out.extend_from_slice(b"; stored");
                 }
                 if fetch == Fetch::Collapsed {
-                    out.push_str("; collapsed");
+                    out.extend_from_slice(b"; collapsed");
                 }
             }
         }
@@ -88,39 +87,38 @@ impl CacheStatus<'_> {
             integer(out, "ttl", ttl);
         }
         if let Some(detail) = self.detail {
-            out.push_str("; detail=");
+            out.extend_from_slice(b"; detail=");
             token_or_string(out, detail);
         }
     }
 }
 
 /// The range of RFC 9651 §3.3.1.
-fn integer(out: &mut String, name: &str, value: i64) {
-    const LIMIT: i64 = 999_999_999_999_999;
-    // Writing to a String cannot fail.
-    let _ = write!(out, "; {name}={}", value.clamp(-LIMIT, LIMIT));
+fn integer(out: &mut Vec<u8>, name: &str, value: i64) {
+    const LIMIT: u64 = 999_999_999_999_999;
+    out.extend_from_slice(b"; ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(if value < 0 { b"=-" } else { b"=" });
+    decimal(out, value.unsigned_abs().min(LIMIT));
 }
 
 /// RFC 9651 §3.3.4 where possible, else §3.3.3.
-fn token_or_string(out: &mut String, text: &str) {
+fn token_or_string(out: &mut Vec<u8>, text: &str) {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*');
     if starts && text.bytes().all(|b| is_token_byte(b) || matches!(b, b':' | b'/')) {
-        out.push_str(text);
+        out.extend_from_slice(text.as_bytes());
         return;
     }
-    out.push('"');
+    out.push(b'"');
     for character in text.chars() {
         match character {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(character);
-            }
-            ' '..='~' => out.push(character),
+            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
+            ' '..='~' => out.push(character as u8),
             // A String is printable ASCII.
-            _ => out.push('?'),
+            _ => out.push(b'?'),
         }
     }
-    out.push('"');
+    out.push(b'"');
 }
 
 #[cfg(test)]

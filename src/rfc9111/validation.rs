@@ -8,7 +8,7 @@ use super::date::{Timestamp, parse_http_date};
 use super::freshness::{Times, date, last_modified};
 use super::storability::{Accepted, Storable, StorePolicy, Unstorable, assess};
 use super::stored::StoredMeta;
-use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::message::{FieldName, FieldNames, Fields, Lines, RequestHead, ResponseHead};
 
 /// Bytes of an entity tag that are kept in place, as those of usual file servers are: what a [`EntityTag`] has room for anyway.
 const SHORT_TAG: usize = 21;
@@ -241,7 +241,7 @@ impl Validators {
 pub enum ClientCondition {
     /// Send the stored response.
     Send,
-    /// Answer 304 with [`not_modified_fields`].
+    /// Answer 304 with what [`keep_for_not_modified`] leaves.
     NotModified,
 }
 
@@ -300,27 +300,23 @@ fn unmodified_since(request: &Fields, stored: &StoredMeta) -> bool {
     modified.as_secs() <= since.as_secs()
 }
 
-/// The fields of a 304 that the store answers with (RFC 9110 §15.4.5): no metadata of the representation but what guides
-/// caches.
-pub fn not_modified_fields(stored: &Fields) -> Fields {
-    const METADATA: [&str; 8] = [
-        "content-type",
-        "content-encoding",
-        "content-language",
-        "content-range",
-        "content-md5",
-        "content-digest",
-        "content-disposition",
-        "accept-ranges",
-    ];
-    let mut fields = stored.clone();
+/// Metadata of a representation that guides no cache.
+static METADATA: FieldNames = FieldNames::new(&[
+    FieldName::new("content-type"),
+    FieldName::new("content-encoding"),
+    FieldName::new("content-language"),
+    FieldName::new("content-range"),
+    FieldName::new("content-md5"),
+    FieldName::new("content-digest"),
+    FieldName::new("content-disposition"),
+    FieldName::new("accept-ranges"),
+]);
+
+/// Leaves of a stored response's fields those of a 304 that the store answers with (RFC 9110 §15.4.5): no metadata of the
+/// representation but what guides caches.
+pub fn keep_for_not_modified(stored: &mut impl Lines) {
     let has_etag = stored.contains("etag");
-    fields.retain(|name, _| {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let spared = METADATA.iter().any(|known| is(known)) || (has_etag && is("last-modified"));
-        !spared
-    });
-    fields
+    stored.retain(|name, _| !(METADATA.has(name) || (has_etag && name.eq_ignore_ascii_case("last-modified"))));
 }
 
 /// Turns a client's request into one that asks whether stored responses still hold (RFC 9111 §4.3.1). `stored` are those that

@@ -6,7 +6,7 @@ use super::forwarding::{self, ClientAddress, Passed, Received, Trust};
 use super::names::{Kind, Nominated, Spelling, kind};
 use super::template::{Values, edit};
 use crate::config::{self, HostPolicy};
-use crate::message::{Fields, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{Fields, Lines, RequestHead, ResponseHead, Scheme, Version};
 use crate::request_id::{new_trace_parent, trace_parent};
 use crate::route::{Ambiguity, Captures, strip_prefix};
 
@@ -281,7 +281,7 @@ pub enum Delivery {
 }
 
 /// Adds what this client's response has beside what the upstream or the cache gave: after the decision to store it.
-pub fn finish_response(head: &mut ResponseHead, context: &ResponseContext<'_>) {
+pub fn finish_response(head: &mut ResponseHead<impl Lines>, context: &ResponseContext<'_>) {
     let fields = &mut head.fields;
     if context.delivery == Delivery::Stream {
         fields.set("X-Accel-Buffering", "no");

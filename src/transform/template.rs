@@ -1,7 +1,7 @@
 //! The field rewriting that a route asks for.
 
 use crate::config::{FieldEdits, ValuePart, ValueTemplate};
-use crate::message::{Fields, is_field_value};
+use crate::message::{Lines, is_field_value};
 use crate::route::Captures;
 use crate::transform::names::{Kind, kind};
 
@@ -21,7 +21,7 @@ pub struct Values<'a> {
 
 /// First `remove`, then `set`, then `add`. Fields that say how the message itself is framed are left alone: they are not
 /// the route's to write.
-pub fn edit(fields: &mut Fields, edits: &FieldEdits, values: &Values<'_>) {
+pub fn edit(fields: &mut impl Lines, edits: &FieldEdits, values: &Values<'_>) {
     for name in edits.remove.iter().filter(|name| is_editable(name)) {
         fields.remove(name);
     }
@@ -61,6 +61,7 @@ fn render(template: &ValueTemplate, values: &Values<'_>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Fields;
 
     fn text(value: &str) -> ValueTemplate {
         ValueTemplate {

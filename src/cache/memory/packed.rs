@@ -1,6 +1,9 @@
 //! Field lines as they are stored: in one allocation, in about a third of the memory that [`Fields`] takes for the lines of a usual
 //! response. There are a million of them, and each is only read when it is sent or validated.
 
+use std::ops::Range;
+
+use crate::http1::encode::NOT_IN_RESPONSES;
 use crate::message::{Fields, Line, Tag};
 
 /// Bytes in front: the length of the text.
@@ -11,7 +14,9 @@ const END: &[u8] = b"\r\n";
 /// Lines that are usually added before it is sent: what a cache and a proxy say for themselves.
 const ROOM_FOR_MORE_LINES: usize = 6;
 
-/// Field lines that do not change: their text, then for each the lengths of name and value.
+/// Field lines that do not change: their text, in the form in which HTTP/1.1 sends it, then for each the lengths of name and value.
+///
+/// None of them says how a message is framed or what becomes of a connection: whoever sends them says that itself.
 #[derive(Debug, Clone)]
 pub struct PackedFields(Box<[u8]>);
 
@@ -23,36 +28,97 @@ impl PackedFields {
 
     /// The lines as they were, with room for some more.
     pub fn unpack(&self) -> Fields {
-        let (length, rest) = self.0.split_first_chunk::<PREFIX>().unwrap_or((&[0; PREFIX], &[]));
-        let length = u32::from_le_bytes(*length) as usize;
-        let (text, mut lengths) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        let (text, lengths) = self.parts();
         // Few names and values are so long that their length takes a second byte.
         let mut lines = Vec::with_capacity(lengths.len() / 2 + ROOM_FOR_MORE_LINES);
-        let mut start = 0;
-        while let (Some(name), Some(value)) = (take_length(&mut lengths), take_length(&mut lengths)) {
-            let name = start..start + name;
-            let value = name.end + COLON.len()..name.end + COLON.len() + value;
-            start = value.end + END.len();
-            let tag = Tag::of(text.get(name.clone()).unwrap_or_default());
-            lines.push(Line::new(text, tag, name, value));
+        for line in self.lines() {
+            lines.push(Line::new(text, Tag::of(line.name), line.name_at, line.value_at));
         }
         Fields::from_section(text, lines)
+    }
+
+    /// All lines as HTTP/1.1 sends them, each with its CR LF.
+    pub fn text(&self) -> &[u8] {
+        self.parts().0
+    }
+
+    /// All lines, in order.
+    pub(crate) fn lines(&self) -> PackedLines<'_> {
+        let (text, lengths) = self.parts();
+        PackedLines {
+            text,
+            lengths,
+            start: 0,
+        }
+    }
+
+    /// The text and the lengths.
+    fn parts(&self) -> (&[u8], &[u8]) {
+        let (length, rest) = self.0.split_first_chunk::<PREFIX>().unwrap_or((&[0; PREFIX], &[]));
+        let length = u32::from_le_bytes(*length) as usize;
+        rest.split_at_checked(length).unwrap_or((rest, &[]))
+    }
+}
+
+/// One line and where it stands in the text.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedLine<'a> {
+    pub name: &'a [u8],
+    pub value: &'a [u8],
+    name_at: Range<usize>,
+    value_at: Range<usize>,
+}
+
+impl PackedLine<'_> {
+    /// Where all of it stands, with its CR LF.
+    pub fn at(&self) -> Range<usize> {
+        self.name_at.start..self.value_at.end + END.len()
+    }
+}
+
+/// Goes through [`PackedFields`].
+#[derive(Debug)]
+pub(crate) struct PackedLines<'a> {
+    text: &'a [u8],
+    lengths: &'a [u8],
+    start: usize,
+}
+
+impl<'a> Iterator for PackedLines<'a> {
+    type Item = PackedLine<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<PackedLine<'a>> {
+        let (name, value) = (take_length(&mut self.lengths)?, take_length(&mut self.lengths)?);
+        let name_at = self.start..self.start + name;
+        let value_at = name_at.end + COLON.len()..name_at.end + COLON.len() + value;
+        self.start = value_at.end + END.len();
+        Some(PackedLine {
+            name: self.text.get(name_at.clone())?,
+            value: self.text.get(value_at.clone())?,
+            name_at,
+            value_at,
+        })
     }
 }
 
 impl From<&Fields> for PackedFields {
     fn from(fields: &Fields) -> Self {
+        let kept = || {
+            let is_kept = |(name, _): &(&str, &[u8])| !NOT_IN_RESPONSES.has(name);
+            fields.iter().filter(is_kept)
+        };
         let line = |(name, value): (&str, &[u8])| name.len() + COLON.len() + value.len() + END.len();
-        let text: usize = fields.iter().map(line).sum();
+        let text: usize = kept().map(line).sum();
         let mut bytes = Vec::with_capacity(PREFIX + text + 4 * fields.len());
         // Heads are limited far below 4 GiB.
         bytes.extend_from_slice(&(text as u32).to_le_bytes());
-        for (name, value) in fields.iter() {
+        for (name, value) in kept() {
             for part in [name.as_bytes(), COLON, value, END] {
                 bytes.extend_from_slice(part);
             }
         }
-        for (name, value) in fields.iter() {
+        for (name, value) in kept() {
             push_length(&mut bytes, name.len());
             push_length(&mut bytes, value.len());
         }
@@ -111,6 +177,22 @@ mod tests {
         back.set("etag", "\"b\"");
         assert_eq!(back.get("ETag"), Some(b"\"b\"".as_slice()));
         assert_eq!(PackedFields::from(&Fields::new()).unpack(), Fields::new());
+    }
+
+    #[test]
+    fn what_says_how_a_message_was_framed_is_left_out() {
+        let mut fields = Fields::new();
+        for name in [
+            "Content-Length",
+            "transfer-encoding",
+            "Connection",
+            "Keep-Alive",
+            "Upgrade",
+        ] {
+            fields.push(name, "1");
+        }
+        fields.push("A", "1");
+        assert_eq!(PackedFields::from(&fields).text(), b"A: 1\r\n");
     }
 
     #[test]

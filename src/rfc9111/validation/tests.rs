@@ -101,7 +101,7 @@ fn rfc9110_13_1_5_if_range_compares_strongly() {
 
 #[test]
 fn rfc9110_15_4_5_fields_of_a_304() {
-    let found = not_modified_fields(&fields(&[
+    let mut found = fields(&[
         ("Date", "x"),
         ("ETag", "\"1\""),
         ("Last-Modified", "x"),
@@ -113,7 +113,8 @@ fn rfc9110_15_4_5_fields_of_a_304() {
         ("Content-Encoding", "br"),
         ("Content-Language", "de"),
         ("X-Own", "x"),
-    ]));
+    ]);
+    keep_for_not_modified(&mut found);
     let names: Vec<&str> = found.iter().map(|(name, _)| name).collect();
     assert_eq!(
         names,
@@ -127,7 +128,9 @@ fn rfc9110_15_4_5_fields_of_a_304() {
             "X-Own"
         ]
     );
-    assert!(not_modified_fields(&fields(&[("Last-Modified", "x")])).contains("last-modified"));
+    let mut dated = fields(&[("Last-Modified", "x")]);
+    keep_for_not_modified(&mut dated);
+    assert!(dated.contains("last-modified"));
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! What can be decided about a request without waiting for anybody, and the answer where that is a fresh stored response: most requests
+//! to a cache are such hits, and they are over before a task or a timer is needed.
+//!
+//! Everything else goes on in [`Proxy::go_on`] with what has been decided here. There is no second way through the stages: both take
+//! the same steps, one after the other.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::cached::{Lookup, hit};
+use super::{Decided, Failure, Proxy};
+use crate::edge::client::Client;
+use crate::exchange::{Arrival, Exchange};
+use crate::generation::Generation;
+use crate::message::{RequestHead, ResponseHead};
+use crate::metrics::CacheResult;
+use crate::respond::error::{ProxyError, redirect_to_https};
+use crate::rfc9111::reuse::Reuse;
+use crate::route::{Access, access};
+use crate::transform::forwarding::client_address;
+
+/// A request that has been taken up and is not over yet.
+#[derive(Debug)]
+pub struct Open {
+    pub(super) request: Arc<RequestHead>,
+    pub(super) exchange: Exchange,
+    pub(super) reached: Reached,
+}
+
+/// How far a request has come.
+#[derive(Debug)]
+pub(super) enum Reached {
+    /// Its answer is queued; the client does not take all of it at once.
+    Queued,
+    /// It is answered with an error of our own.
+    Failed(Failure),
+    /// It is answered with this, made here.
+    Own(Box<ResponseHead>, Bytes),
+    /// Index of its route, which does not cache.
+    Routed(usize),
+    /// Index of its route, and what came of asking the cache.
+    LookedUp(usize, Lookup),
+}
+
+impl Proxy {
+    /// Takes up a request, without ever waiting. `None`: it has been answered, and all of the answer is written.
+    pub async fn take_up(&self, client: &mut Client, request: Arc<RequestHead>, arrival: Arrival) -> Option<Box<Open>> {
+        let mut request = Some(request);
+        let begun = poll_fn(|cx| {
+            let request = request.take();
+            Poll::Ready(request.and_then(|request| self.begin(client, request, arrival, cx)))
+        });
+        begun.await
+    }
+
+    fn begin(
+        &self,
+        client: &mut Client,
+        request: Arc<RequestHead>,
+        arrival: Arrival,
+        cx: &mut Context<'_>,
+    ) -> Option<Box<Open>> {
+        let generation = self.generation.load();
+        let mut exchange = Exchange::begin(
+            Arc::clone(&generation),
+            self.access_log.clone(),
+            arrival,
+            self.clock.now(),
+            Some(request.clone()),
+            client_address(arrival.peer, &request.fields, &generation.config.trusted_proxies),
+        );
+        let mut reached = self.reach(&generation, &request, client, &mut exchange);
+        if let Reached::Queued = reached {
+            match client.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    exchange.ends();
+                    return None;
+                }
+                Poll::Ready(Err(_)) => reached = Reached::Failed(Failure::ClientGone),
+                Poll::Pending => exchange.responds(exchange.status),
+            }
+        }
+        Some(Box::new(Open {
+            request,
+            exchange,
+            reached,
+        }))
+    }
+
+    fn reach(
+        &self,
+        generation: &Generation,
+        request: &RequestHead,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Reached {
+        let decided = match self.route(generation, request, exchange) {
+            Ok(decided) => decided,
+            Err(reached) => return reached,
+        };
+        let Some(rules) = decided.cache_rules() else {
+            return Reached::Routed(decided.index);
+        };
+        let lookup = self.look_up(request, rules, exchange.client.trust, exchange.time.into());
+        if let Lookup::Found(_, found) = &lookup
+            && let (Reuse::Fresh(served), Some(stored)) = (found.decision, &found.stored)
+        {
+            exchange.cache = Some(CacheResult::HitL1);
+            let status = hit(&served, "l1");
+            self.queue_stored(&decided, stored, served, &status, client, exchange);
+            return Reached::Queued;
+        }
+        Reached::LookedUp(decided.index, lookup)
+    }
+
+    /// The request's route, if it may use it.
+    fn route<'a>(
+        &self,
+        generation: &'a Generation,
+        request: &'a RequestHead,
+        exchange: &mut Exchange,
+    ) -> Result<Decided<'a>, Reached> {
+        let failed = |error: ProxyError| Reached::Failed(error.into());
+        let Some(listener) = generation.config.listeners.get(exchange.arrival.listener) else {
+            return Err(failed(ProxyError::Draining));
+        };
+        if listener.redirect_to_https
+            && let Some((head, body)) = redirect_to_https(request, exchange.request_id.as_str(), &self.http_date())
+        {
+            return Err(Reached::Own(Box::new(head), body));
+        }
+        let selected = generation
+            .router
+            .select(request)
+            .map_err(|error| failed(error.into()))?;
+        exchange.route = Some(selected.index);
+        let Some(route) = generation.config.routes.get(selected.index) else {
+            return Err(failed(ProxyError::NoRoute));
+        };
+        match access(route, exchange.client.ip) {
+            Access::Allowed => Ok(Decided {
+                generation,
+                listener,
+                request,
+                route,
+                index: selected.index,
+                captures: selected.captures,
+            }),
+            Access::Denied => Err(failed(ProxyError::Denied)),
+        }
+    }
+}
