@@ -12,6 +12,7 @@ pub mod environment;
 pub mod file;
 mod later;
 mod load;
+mod redis;
 mod report;
 mod resolve;
 mod template;
@@ -36,6 +37,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
 pub use file::schema;
 pub use load::Loaded;
+pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
 
 /// Everything that one configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -407,6 +409,8 @@ pub struct Cache {
     /// Lower-case names of targeted fields, most specific first (RFC 9213). Empty: only `Cache-Control` counts.
     pub targeted_fields: Vec<String>,
     pub memory: Memory,
+    /// `None`: L1 only.
+    pub redis: Option<Redis>,
 }
 
 /// L1.

@@ -26,6 +26,7 @@ pub mod log;
 pub mod message;
 pub mod metrics;
 pub mod proxy;
+pub mod redis;
 pub mod request_id;
 pub mod respond;
 pub mod rfc9111;

@@ -7,18 +7,20 @@
 
 mod expose;
 mod histogram;
+mod redis;
 mod route;
 mod series;
 mod stripe;
 mod upstream;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus::proto::MetricType;
 use prometheus::{Registry, TextEncoder};
 
 pub use histogram::Histogram;
+pub use redis::RedisMetrics;
 pub use route::RouteMetrics;
 use series::Series;
 pub(crate) use stripe::PerThread;
@@ -68,6 +70,14 @@ families! {
         "Attempts to get a response from a server, by how they ended.";
     UPSTREAM_DURATION = HISTOGRAM "forebay_upstream_duration_seconds" ["upstream"]
         "Time from the start of an attempt to the head of its response.";
+    REDIS_DURATION = HISTOGRAM "forebay_redis_duration_seconds" ["operation"]
+        "Time from a command to the end of its answer, by what it is for.";
+    REDIS_ERRORS = COUNTER "forebay_redis_errors_total" ["operation", "kind"]
+        "Commands that came to nothing, by what they were for and why.";
+    REDIS_UP = GAUGE "forebay_redis_up" []
+        "1 while Redis is used, 0 while requests go on without it.";
+    REDIS_WRITES_DROPPED = COUNTER "forebay_redis_writes_dropped_total" []
+        "Responses that were not written because too many waited to be.";
     STREAMS_ACTIVE = GAUGE "forebay_streams_active" ["route"]
         "Event streams that are open.";
     STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
@@ -176,6 +186,68 @@ words! {
     }
 }
 
+words! {
+    /// What a command to Redis is for.
+    pub enum RedisOperation {
+        /// A stored response is looked for.
+        Get = "get",
+        /// A response is stored.
+        Store = "store",
+        /// What is stored is removed.
+        Delete = "delete",
+        /// Is it there, and what is its time?
+        Probe = "probe",
+        /// A connection is made.
+        Connect = "connect",
+        /// One fetch for all instances.
+        Lease = "lease",
+        /// A purge is told to all instances.
+        Purge = "purge",
+        /// The purges of others are read.
+        Follow = "follow",
+        /// What has been purged is looked up.
+        Epoch = "epoch",
+        /// A limit that instances share.
+        Limit = "limit",
+    }
+}
+
+words! {
+    /// Why a command to Redis came to nothing.
+    pub enum RedisFault {
+        /// There is no connection, or the last commands failed: it was not even sent.
+        Unavailable = "unavailable",
+        /// No answer within its time.
+        Timeout = "timeout",
+        /// No connection, or it broke.
+        Connection = "connection",
+        /// The server reads its data (`LOADING`).
+        Loading = "loading",
+        /// The server is a replica (`READONLY`).
+        ReadOnly = "readonly",
+        /// The server is full (`OOM`).
+        OutOfMemory = "oom",
+        /// The server runs a script that does not end (`BUSY`).
+        Busy = "busy",
+        /// Wrong or no password, or not permitted (`NOAUTH`, `WRONGPASS`, `NOPERM`).
+        Auth = "auth",
+        /// The cluster or its master is down, or slots move faster than they can be followed.
+        Cluster = "cluster",
+        /// The server does not know the script.
+        NoScript = "noscript",
+        /// What came is not what Redis answers.
+        Protocol = "protocol",
+        /// A stored value is of a version that is not understood.
+        ValueVersion = "value_version",
+        /// A stored value belongs to another key.
+        ValueKey = "value_key",
+        /// A stored value is not whole, or has been changed.
+        ValueBroken = "value_broken",
+        /// Any other error that the server answered.
+        Other = "other",
+    }
+}
+
 /// What the memory cache says of itself when metrics are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheGauges {
@@ -194,6 +266,7 @@ pub struct Metrics {
     in_flight: Gauge,
     reloads: [Counter; Reload::COUNT],
     log_dropped: Arc<Counter>,
+    redis: OnceLock<Arc<RedisMetrics>>,
     cache: Mutex<Option<CacheReader>>,
 }
 
@@ -220,6 +293,7 @@ impl Metrics {
                 in_flight: Gauge::default(),
                 reloads: Default::default(),
                 log_dropped: Arc::default(),
+                redis: OnceLock::new(),
                 cache: Mutex::default(),
             }
         })
@@ -258,6 +332,11 @@ impl Metrics {
     /// Counts lost access log entries.
     pub fn log_dropped(&self) -> Arc<Counter> {
         Arc::clone(&self.log_dropped)
+    }
+
+    /// The counters of Redis. They are shown from the first call on.
+    pub fn redis(&self) -> Arc<RedisMetrics> {
+        Arc::clone(self.redis.get_or_init(Arc::default))
     }
 
     /// Says where the memory cache's figures come from. The newest reader replaces the one before it. It is called for each

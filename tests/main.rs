@@ -14,6 +14,7 @@ mod life;
 mod observe;
 mod proxy_protocol;
 mod proxying;
+mod redis_client;
 mod routing;
 mod streams;
 mod support;

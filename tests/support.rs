@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod fault;
 pub mod inside;
 pub mod origin;
 pub mod proxy;

@@ -125,6 +125,11 @@ fn host_and_port(text: &str, default_port: Option<u16>) -> Result<ServerAddress,
     })
 }
 
+/// A host or an address, with a port or without.
+pub fn host_or_address(text: &str, default_port: u16) -> Result<ServerAddress, Complaint> {
+    host_and_port(text, Some(default_port))
+}
+
 /// The short form of an upstream: one server, by URL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamUrl {

@@ -38,6 +38,13 @@ pub const STALE_IF_ERROR: Duration = Duration::ZERO;
 /// A 304 is cheaper than a response, but memory is better used for what is fresh.
 pub const KEEP: Duration = Duration::from_secs(600);
 
+/// Begins every key in Redis.
+pub const REDIS_PREFIX: &str = "forebay:";
+/// A request waits no longer for Redis: beyond this, most origins are as fast.
+pub const REDIS_DEADLINE: Duration = Duration::from_millis(50);
+/// The largest body in Redis, in bytes: one server sends it to many, and to one after the other.
+pub const REDIS_MAX_BODY: u64 = 1 << 20;
+
 /// Slower requests are logged at `warn`.
 pub const SLOW: Duration = Duration::from_secs(1);
 

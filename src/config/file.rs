@@ -15,7 +15,7 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use cache::{EvictionName, FileCache, FileRedis, FileWarm, FileWarmSource};
+pub use cache::{EvictionName, FileCache, FileRedis, FileWarm, FileWarmSource, WriteName};
 pub use limit::{FileConcurrency, FileRateLimit, FileRateLimits, LimitStore};
 pub use read::read;
 pub use route::{

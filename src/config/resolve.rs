@@ -6,6 +6,7 @@
 mod cache;
 mod listener;
 mod planned;
+mod redis;
 mod route;
 mod upstream;
 

@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
-use super::{CacheResult, Family, L1, Metrics, Outcome, Reload};
+use super::{CacheResult, Family, L1, Metrics, Outcome, RedisFault, RedisOperation, Reload};
 
 /// Reads [`Metrics`] for the registry, which in turn belongs to them.
 pub(super) struct Exposition {
@@ -46,6 +46,7 @@ impl Collector for Exposition {
         let mut families = Vec::with_capacity(Family::ALL.len());
         collect_routes(&metrics, &mut families);
         collect_upstreams(&metrics, &mut families);
+        collect_redis(&metrics, &mut families);
         collect_process(&metrics, &mut families);
         families
     }
@@ -90,6 +91,29 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         durations.histogram(&[&name], &upstream.durations());
     }
     families.extend([requests, durations].map(MetricFamily::from));
+}
+
+fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    let Some(redis) = metrics.redis.get() else { return };
+    let mut durations = Samples::of(Family::REDIS_DURATION);
+    let mut errors = Samples::of(Family::REDIS_ERRORS);
+    for operation in RedisOperation::ALL {
+        let reading = redis.durations(*operation);
+        if reading.count() > 0 {
+            durations.histogram(&[operation.as_str()], &reading);
+        }
+        for fault in RedisFault::ALL {
+            let count = redis.faults(*operation, *fault);
+            if count > 0 {
+                errors.counter(&[operation.as_str(), fault.as_str()], count);
+            }
+        }
+    }
+    let mut up = Samples::of(Family::REDIS_UP);
+    up.gauge(&[], u64::from(redis.is_up()));
+    let mut dropped = Samples::of(Family::REDIS_WRITES_DROPPED);
+    dropped.counter(&[], redis.writes_dropped());
+    families.extend([durations, errors, up, dropped].map(MetricFamily::from));
 }
 
 fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

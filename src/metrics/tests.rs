@@ -25,6 +25,10 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
         stored_responses: 2,
         evictions: 5,
     });
+    let redis = metrics.redis();
+    redis.duration(RedisOperation::Get, Duration::from_millis(1));
+    redis.fault(RedisOperation::Get, RedisFault::Timeout);
+    redis.set_up(true);
     metrics.reload(Reload::Refused);
     metrics.log_dropped().add(6);
     let guards = vec![route.stream_guard(), metrics.connections("0.0.0.0:8080").guard()];
@@ -75,6 +79,10 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_http_requests_total counter route,method,status",
         "forebay_in_flight gauge ",
         "forebay_log_dropped_total counter ",
+        "forebay_redis_duration_seconds histogram operation",
+        "forebay_redis_errors_total counter operation,kind",
+        "forebay_redis_up gauge ",
+        "forebay_redis_writes_dropped_total counter ",
         "forebay_stream_first_event_seconds histogram route",
         "forebay_streams_active gauge route",
         "forebay_upstream_duration_seconds histogram upstream",

@@ -6,6 +6,7 @@
 mod insecure;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -65,7 +66,7 @@ impl UpstreamTlsConnector {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions_from(tls.min_version))?;
         let builder = match tls.verify {
-            Verify::Certificate => builder.with_root_certificates(authorities(tls)?),
+            Verify::Certificate => builder.with_root_certificates(authorities(tls.ca.as_deref())?),
             Verify::Nothing => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(NoVerification::new(provider))),
@@ -97,9 +98,9 @@ impl UpstreamTlsConnector {
     }
 }
 
-fn authorities(tls: &UpstreamTls) -> Result<RootCertStore, TlsConfigError> {
+pub(crate) fn authorities(ca: Option<&Path>) -> Result<RootCertStore, TlsConfigError> {
     let mut store = RootCertStore::empty();
-    let Some(path) = &tls.ca else {
+    let Some(path) = ca else {
         let found = rustls_native_certs::load_native_certs()
             .map_err(|error| TlsConfigError::SystemAuthorities(error.to_string()))?;
         // Some systems ship certificates that cannot be used; the others can.

@@ -17,23 +17,36 @@ pub struct Redis {
     directory: TempDir,
     /// Bound but not listening, so that nobody else gets the port while the server is down.
     reserved: socket2::Socket,
+    /// Further ones, each as `--name value`.
+    arguments: Vec<String>,
     child: Child,
 }
 
 impl Redis {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further command line arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let reserved = reserve_port();
-        let child = spawn(&directory, port_of(&reserved)).await;
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = spawn(&directory, port_of(&reserved), &arguments).await;
         Self {
             directory,
             reserved,
+            arguments,
             child,
         }
     }
 
     pub fn port(&self) -> u16 {
         port_of(&self.reserved)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port()).into()
     }
 
     pub fn url(&self) -> String {
@@ -68,7 +81,7 @@ impl Redis {
 
     /// Starts it anew on the same port, empty, after [`Redis::kill`].
     pub async fn restart(&mut self) {
-        self.child = spawn(&self.directory, self.port()).await;
+        self.child = spawn(&self.directory, self.port(), &self.arguments).await;
     }
 
     fn signal(&self, signal: Signal) {
@@ -90,7 +103,7 @@ fn port_of(socket: &socket2::Socket) -> u16 {
     socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
-async fn spawn(directory: &TempDir, port: u16) -> Child {
+async fn spawn(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
     let port = port.to_string();
     let mut child = Command::new("redis-server")
         .args([
@@ -102,6 +115,7 @@ async fn spawn(directory: &TempDir, port: u16) -> Child {
             "redis.sock",
         ])
         .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(arguments)
         .current_dir(directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -61,18 +61,32 @@ pub struct FileRedis {
     pub password_file: Option<String>,
     /// The password, best from the environment.
     pub password: Option<String>,
+    /// For `rediss`: how the server is verified.
+    pub tls: Option<FileRedisTls>,
     /// Begins every key. Default: `forebay:`.
     pub prefix: Option<String>,
     /// How long a request waits for Redis. Default: 50ms.
     pub deadline: Option<DurationText>,
     /// A larger response is not stored. Default: 1MiB.
     pub max_body: Option<SizeText>,
-    /// The longest freshness lifetime. Default: never, it is not shortened.
+    /// The longest time that a response stays there. Default: never, it is not shortened.
     pub max_ttl: Option<DurationOrNever>,
     /// When a response is written. Default: behind.
     pub write: Option<WriteName>,
     /// How long the first tier is trusted while purges cannot be followed. Default: never, it is trusted.
     pub coherence_timeout: Option<DurationOrNever>,
+}
+
+/// How a Redis server is verified.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileRedisTls {
+    /// The name in its certificate. Default: the host that is connected to.
+    pub server_name: Option<String>,
+    /// A PEM file of the authorities to trust. Default: those of the system.
+    pub ca: Option<String>,
+    /// Default: true.
+    pub verify: Option<bool>,
 }
 
 /// When a response is written to the second tier.

@@ -34,6 +34,7 @@ fn everything_about_caching() {
             max_ttl: Some(seconds(86_400)),
             eviction: Eviction::Lfu,
         },
+        redis: None,
     };
     assert_eq!(cache, expected);
     let none = parse(&smallest(

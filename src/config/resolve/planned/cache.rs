@@ -1,13 +1,10 @@
 use super::super::route::{Captures, resolve_match, tags};
-use super::{at_least_one, http_url, positive_text, readable};
-use crate::config::diagnostic::{KeyPath, alternatives};
-use crate::config::file::{FileCache, FileRedis, FileWarm, FileWarmSource};
+use super::{at_least_one, http_url, readable};
+use crate::config::diagnostic::KeyPath;
+use crate::config::file::{FileCache, FileWarm, FileWarmSource};
 use crate::config::report::Report;
 
 pub fn check(typed: &FileCache, report: &mut Report, path: &KeyPath) {
-    if let Some(redis) = &typed.redis {
-        check_redis(redis, report, &path.key("redis"));
-    }
     if let Some(warm) = &typed.warm {
         check_warm(warm, report, &path.key("warm"));
     }
@@ -34,42 +31,6 @@ pub fn check(typed: &FileCache, report: &mut Report, path: &KeyPath) {
                 tags(typed, report, &tags_path, &captures);
             }
         }
-    }
-}
-
-fn check_redis(typed: &FileRedis, report: &mut Report, path: &KeyPath) {
-    let url_path = path.key("url");
-    let schemes = [
-        "redis://",
-        "rediss://",
-        "redis+sentinel://",
-        "redis+cluster://",
-        "unix:/",
-    ];
-    match &typed.url {
-        None => report.key(&url_path, "is missing", "like redis://127.0.0.1:6379/0"),
-        Some(url) => match schemes.iter().find_map(|scheme| url.strip_prefix(scheme)) {
-            Some(rest) if !rest.is_empty() => {}
-            _ => report.value(
-                &url_path,
-                format!("must begin with {}", alternatives(&schemes)),
-                "like redis://127.0.0.1:6379/0",
-            ),
-        },
-    }
-    if typed.password.is_some() && typed.password_file.is_some() {
-        report.key(
-            &path.key("password"),
-            "has no effect beside password_file",
-            "keep one of them",
-        );
-    }
-    if let Some(file) = &typed.password_file {
-        readable(report, &path.key("password_file"), file);
-    }
-    positive_text(report, &path.key("deadline"), typed.deadline.as_ref());
-    if typed.max_body.as_ref().is_some_and(|size| size.0 == 0) {
-        report.value(&path.key("max_body"), "must be greater than 0", "");
     }
 }
 

@@ -1,0 +1,55 @@
+//! What is counted of Redis.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::histogram::{Histogram, Reading};
+use super::stripe::Counter;
+use super::{RedisFault, RedisOperation};
+
+/// The counters of Redis.
+#[derive(Debug, Default)]
+pub struct RedisMetrics {
+    durations: [Histogram; RedisOperation::COUNT],
+    /// Not by thread: there are few, unless something is wrong.
+    faults: [[AtomicU64; RedisFault::COUNT]; RedisOperation::COUNT],
+    up: AtomicBool,
+    writes_dropped: Counter,
+}
+
+impl RedisMetrics {
+    /// A command was answered after so long, whatever the answer was.
+    pub fn duration(&self, operation: RedisOperation, duration: Duration) {
+        self.durations[operation as usize].observe(duration);
+    }
+
+    pub fn fault(&self, operation: RedisOperation, fault: RedisFault) {
+        self.faults[operation as usize][fault as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Whether it is used now.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Relaxed);
+    }
+
+    /// So many responses were not written.
+    pub fn drop_writes(&self, count: u64) {
+        self.writes_dropped.add(count);
+    }
+
+    pub(crate) fn durations(&self, operation: RedisOperation) -> Reading {
+        self.durations[operation as usize].read()
+    }
+
+    pub(crate) fn faults(&self, operation: RedisOperation, fault: RedisFault) -> u64 {
+        self.faults[operation as usize][fault as usize].load(Relaxed)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Relaxed)
+    }
+
+    pub(crate) fn writes_dropped(&self) -> u64 {
+        self.writes_dropped.value()
+    }
+}
