@@ -3,12 +3,10 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use forebay::config::{
-    Balance, FieldEdits, HostPattern, HostPolicy, Match, PathTemplate, Route, RouteCache, Segment, ServerAddress,
-    Timeouts, Upstream, UpstreamServer,
+    FieldEdits, HostPattern, Match, PathTemplate, Route, RouteCache, Segment, ServerAddress, Upstream, UpstreamServer,
 };
 use forebay::message::{Fields, Framing, RequestHead, Scheme, Version};
 use forebay::route::Router;
@@ -55,28 +53,11 @@ fn route(matches: Match) -> Route {
 }
 
 fn upstream() -> Upstream {
-    Upstream {
-        name: Arc::from("app"),
-        servers: vec![UpstreamServer {
-            address: ServerAddress::Tcp {
-                host: "127.0.0.1".into(),
-                port: 3000,
-            },
-            weight: 1,
-        }],
-        host: HostPolicy::Keep,
-        tls: None,
-        http2: false,
-        balance: Balance::RoundRobin,
-        keepalive: 32,
-        keepalive_idle: Duration::from_secs(4),
-        timeouts: Timeouts {
-            connect: Duration::from_secs(10),
-            first_byte: None,
-            between_bytes: None,
-            send: None,
-        },
-    }
+    let address = ServerAddress::Tcp {
+        host: "127.0.0.1".into(),
+        port: 3000,
+    };
+    Upstream::new("app", vec![UpstreamServer::new(address)])
 }
 
 /// What a browser sends.

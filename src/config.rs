@@ -17,6 +17,7 @@ mod report;
 mod resolve;
 mod template;
 pub mod units;
+mod upstream;
 mod yaml;
 
 #[cfg(test)]
@@ -38,6 +39,9 @@ pub use environment::Environment;
 pub use file::schema;
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
+pub use upstream::{
+    Balance, HashKey, HostPolicy, Role, ServerAddress, Timeouts, Upstream, UpstreamServer, UpstreamTls, Verify,
+};
 
 /// Everything that one configuration file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,87 +100,6 @@ pub struct Certificate {
 pub enum TlsVersion {
     Tls12,
     Tls13,
-}
-
-/// A named pool of servers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Upstream {
-    pub name: Arc<str>,
-    /// At least one.
-    pub servers: Vec<UpstreamServer>,
-    pub host: HostPolicy,
-    /// `None`: plain HTTP.
-    pub tls: Option<UpstreamTls>,
-    /// Speak HTTP/2: by ALPN with TLS, by prior knowledge without.
-    pub http2: bool,
-    pub balance: Balance,
-    /// Idle connections kept open, per server.
-    pub keepalive: usize,
-    /// How long a connection may be idle before it is closed; shorter than the app's own limit.
-    pub keepalive_idle: Duration,
-    pub timeouts: Timeouts,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamServer {
-    pub address: ServerAddress,
-    /// Share of requests relative to the others, at least 1.
-    pub weight: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ServerAddress {
-    /// A name or IP literal (without brackets) and a port.
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    Unix(PathBuf),
-}
-
-/// What is sent as `Host` to the upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// The client's own.
-    Keep,
-    /// This name, with a port if it has one.
-    Send(String),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamTls {
-    /// Sent as SNI, and verified. Never empty.
-    pub server_name: String,
-    /// PEM file of the authorities to trust. `None`: those of the system.
-    pub ca: Option<PathBuf>,
-    pub verify: Verify,
-    pub min_version: TlsVersion,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// Chain and name are checked.
-    Certificate,
-    /// Nothing is checked: any machine in between can read and change everything.
-    Nothing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-    LeastConnections,
-}
-
-/// How long an upstream may take, by step.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timeouts {
-    pub connect: Duration,
-    /// From the request's end to the first byte of the response. `None`: unlimited.
-    pub first_byte: Option<Duration>,
-    /// Between two reads of a response body. `None`: unlimited.
-    pub between_bytes: Option<Duration>,
-    /// Between two writes of a request that made progress. `None`: unlimited.
-    pub send: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -221,7 +221,7 @@ fn name(pair: &str) -> &str {
 }
 
 /// The values of all cookies of that name: some origins take the first, some the last. Names have case.
-fn cookie_values<'a>(request: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn cookie_values<'a>(request: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = request.get_all("cookie").flat_map(|line| line.split(|b| *b == b';'));
     pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

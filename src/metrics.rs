@@ -78,6 +78,10 @@ families! {
         "1 while Redis is used, 0 while requests go on without it.";
     REDIS_WRITES_DROPPED = COUNTER "forebay_redis_writes_dropped_total" []
         "Responses that were not written because too many waited to be.";
+    UPSTREAM_QUEUED = GAUGE "forebay_upstream_queued" ["upstream"]
+        "Requests that wait because every server of the upstream has as many as its max_connections.";
+    UPSTREAM_QUEUE_REFUSED = COUNTER "forebay_upstream_queue_refused_total" ["upstream"]
+        "Requests that were refused because too many waited for a server, or none had room in time.";
     STREAMS_ACTIVE = GAUGE "forebay_streams_active" ["route"]
         "Event streams that are open.";
     STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
@@ -173,6 +177,13 @@ words! {
         Incomplete = "incomplete",
         /// The client left first.
         ClientGone = "client_gone",
+    }
+}
+
+impl Outcome {
+    /// Whether the server could not be reached, or did not keep to the protocol or its time.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Ok | Self::ServerError | Self::ClientGone)
     }
 }
 

@@ -6,8 +6,11 @@ mod failure;
 pub mod health;
 pub mod http1;
 pub mod http2;
+mod load;
 pub mod origin;
 pub mod pool;
+mod queue;
+mod ring;
 mod selection;
 mod server;
 pub mod tls;
@@ -19,14 +22,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub use self::connect::ConnectError;
 pub use self::origin::{Origin, OriginError};
 pub use self::selection::{Selection, Tried};
 pub use self::server::{Event, OpenExchange, Server, ServerId};
-pub use self::zone::{Member, Zone};
+pub use self::zone::{Choice, Member, Zone};
 
 use self::balance::Turns;
+use self::queue::{Offer, Queue};
 use self::upkeep::Upkeep;
 use crate::config;
 use crate::metrics::{Metrics, UpstreamMetrics};
@@ -40,6 +45,7 @@ pub struct Upstream {
     /// What zones are made of. Held while one is made, so that an older one does not take the place of a newer.
     members: Mutex<Vec<Member>>,
     turns: Turns,
+    queue: Queue,
     upkeep: Upkeep,
     pub metrics: Arc<UpstreamMetrics>,
 }
@@ -69,12 +75,15 @@ impl Upstream {
             members.push(Member {
                 server: Arc::new(Server::new(&server.address, config, &metrics)?),
                 weight: server.weight,
+                role: server.role,
+                max_connections: server.max_connections,
             });
         }
         Ok(Self {
-            zone: ArcSwap::from_pointee(Zone::new(config.balance, members.clone())),
+            zone: ArcSwap::from_pointee(lay_out(config, &members)),
             members: Mutex::new(members),
             turns: Turns::default(),
+            queue: Queue::default(),
             upkeep: Upkeep::default(),
             config: config.clone(),
             metrics,
@@ -91,17 +100,57 @@ impl Upstream {
     }
 
     /// Lays the servers out anew. To be called whenever the health of one has changed; not by requests, for which it is too dear.
-    pub fn refresh(&self) {
+    pub fn refresh(self: &Arc<Self>) {
         let members = self.members.lock();
-        self.zone
-            .store(Arc::new(Zone::new(self.config.balance, members.clone())));
+        self.zone.store(Arc::new(lay_out(&self.config, &members)));
+        drop(members);
+        self.admit();
+    }
+
+    /// Requests that wait for a server.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Gives a server no new requests; those that it has go on. Tells whether there is a server of that label.
+    pub fn drain(self: &Arc<Self>, label: &str) -> bool {
+        self.change(label, |server| server.health.drain(Instant::now()), "drained")
+    }
+
+    /// Takes [`drain`](Self::drain) back.
+    pub fn enable(self: &Arc<Self>, label: &str) -> bool {
+        self.change(label, |server| server.health.enable(Instant::now()), "enabled")
+    }
+
+    fn change(self: &Arc<Self>, label: &str, change: impl Fn(&Server) -> bool, what: &str) -> bool {
+        let zone = self.zone.load_full();
+        let Some(member) = zone.members().iter().find(|member| *member.server.label == *label) else {
+            return false;
+        };
+        if change(&member.server) {
+            tracing::info!(upstream = &*self.config.name, server = label, "server {what}");
+            self.refresh();
+        }
+        true
     }
 
     /// What came of an attempt at one of the servers: the one place where all of them are told.
     pub fn record(&self, server: &Server, event: Event) {
         match event {
-            Event::Response { latency, .. } => self.metrics.duration(latency),
-            Event::Ended(outcome) => server.metrics.outcome(outcome),
+            Event::Response { status, latency } => {
+                self.metrics.duration(latency);
+                match status {
+                    // It says itself that it has not done the work, which can be said quickly.
+                    502..=504 => server.load.failed(Instant::now()),
+                    _ => server.load.answered(latency, Instant::now()),
+                }
+            }
+            Event::Ended(outcome) => {
+                server.metrics.outcome(outcome);
+                if outcome.is_failure() {
+                    server.load.failed(Instant::now());
+                }
+            }
         }
     }
 
@@ -118,7 +167,7 @@ impl Upstream {
         selection: &Selection,
     ) -> Result<Origin, ConnectError> {
         let mut last = None;
-        while let Some(open) = self.choose(selection, tried) {
+        while let Some(open) = self.enter(selection, tried).await? {
             let server = open.server().clone();
             match self.connect_to(&server, open, reuse).await {
                 Ok(origin) => return Ok(origin),
@@ -136,10 +185,46 @@ impl Upstream {
         Err(last.unwrap_or(ConnectError::NoServer))
     }
 
-    fn choose(self: &Arc<Self>, selection: &Selection, tried: &Tried) -> Option<OpenExchange> {
+    /// Looks at the server that such a request would get, without giving it to it. `None`: there is none, or none has room.
+    pub fn choose<T>(&self, selection: &Selection, tried: &Tried, look: impl FnOnce(&Member) -> T) -> Option<T> {
+        match self.zone.load().choose(selection, tried, self.turns.next()) {
+            Choice::Server(member) => Some(look(member)),
+            Choice::Full | Choice::Nobody => None,
+        }
+    }
+
+    /// A server for a request, if need be after a wait. `None`: there is none that could be tried.
+    async fn enter(
+        self: &Arc<Self>,
+        selection: &Selection,
+        tried: &Tried,
+    ) -> Result<Option<OpenExchange>, ConnectError> {
+        // Nobody passes those who wait.
+        if self.queue.waiting() == 0 {
+            match self.offer(selection, tried) {
+                Offer::Open(open) => return Ok(Some(open)),
+                Offer::Nobody => return Ok(None),
+                Offer::Full => {}
+            }
+        }
+        // Boxed: hardly any request waits.
+        Box::pin(self.queue(selection, tried)).await.map(Some)
+    }
+
+    fn offer(self: &Arc<Self>, selection: &Selection, tried: &Tried) -> Offer {
         let zone = self.zone.load();
-        let member = zone.choose(selection, tried, self.turns.next())?;
-        Some(OpenExchange::new(self, &member.server))
+        loop {
+            match zone.choose(selection, tried, self.turns.next()) {
+                // In between, others may have taken the last place.
+                Choice::Server(member) => {
+                    if let Some(open) = OpenExchange::begin(self, member) {
+                        return Offer::Open(open);
+                    }
+                }
+                Choice::Full => return Offer::Full,
+                Choice::Nobody => return Offer::Nobody,
+            }
+        }
     }
 
     async fn connect_to(&self, server: &Arc<Server>, open: OpenExchange, reuse: Reuse) -> Result<Origin, ConnectError> {
@@ -173,3 +258,10 @@ impl Upstream {
         }
     }
 }
+
+fn lay_out(config: &config::Upstream, members: &[Member]) -> Zone {
+    Zone::new(config.balance.clone(), config.slow_start, members.to_vec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,4 +19,5 @@ mod routing;
 mod streams;
 mod support;
 mod tls;
+mod upstreams;
 mod websocket;

@@ -12,6 +12,9 @@ pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 pub const KEEPALIVE: u32 = 32;
 /// Common application servers close at 5 s; who closes first must be us, or a request meets a closing connection.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(4);
+/// Requests that wait for a server with room; and how long. Who waits longer has gone elsewhere.
+pub const QUEUE: u32 = 1000;
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONNECT: Duration = Duration::from_secs(10);
 pub const FIRST_BYTE: Duration = Duration::from_secs(30);
 pub const BETWEEN_BYTES: Duration = Duration::from_secs(30);

@@ -12,13 +12,8 @@ struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
 const LATER: &[Later] = &[
-    Later("upstreams.*.servers.*.max_connections", &[]),
-    Later("upstreams.*.servers.*.backup", &["false"]),
     Later("upstreams.*.servers_file", &[]),
-    Later("upstreams.*.balance", &["round_robin", "least_connections"]),
-    Later("upstreams.*.hash_key", &[]),
     Later("upstreams.*.sticky", &[]),
-    Later("upstreams.*.slow_start", &["0s"]),
     Later("upstreams.*.dns_refresh", &[]),
     Later("upstreams.*.health_check", &[]),
     Later("upstreams.*.outlier", &[]),

@@ -58,11 +58,16 @@ fn two_keys_are_enough() {
                     port: 3000,
                 },
                 weight: 1,
+                role: Role::Main,
+                max_connections: None,
             }],
             host: HostPolicy::Keep,
             tls: None,
             http2: false,
             balance: Balance::RoundRobin,
+            slow_start: seconds(0),
+            queue: 1000,
+            queue_timeout: seconds(5),
             keepalive: 32,
             keepalive_idle: seconds(4),
             timeouts: Timeouts {
@@ -210,8 +215,8 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         panic!("{:?}", config.upstreams)
     };
     assert_eq!(
-        (&*web.name, web.balance, web.keepalive, web.http2),
-        ("web", Balance::LeastConnections, 0, true)
+        (&*web.name, &web.balance, web.keepalive, web.http2),
+        ("web", &Balance::LeastConnections, 0, true)
     );
     assert_eq!(web.servers[1].weight, 3);
     assert_eq!(web.keepalive_idle, seconds(60));

@@ -82,6 +82,8 @@ fn collect_routes(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
 fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let mut requests = Samples::of(Family::UPSTREAM_REQUESTS);
     let mut durations = Samples::of(Family::UPSTREAM_DURATION);
+    let mut queued = Samples::of(Family::UPSTREAM_QUEUED);
+    let mut refused = Samples::of(Family::UPSTREAM_QUEUE_REFUSED);
     for (name, upstream) in metrics.upstreams.all() {
         for (address, server) in upstream.servers() {
             for (outcome, count) in Outcome::ALL.iter().zip(server.outcomes()) {
@@ -89,8 +91,10 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
             }
         }
         durations.histogram(&[&name], &upstream.durations());
+        queued.gauge(&[&name], upstream.queued.value());
+        refused.counter(&[&name], upstream.queue_refused.value());
     }
-    families.extend([requests, durations].map(MetricFamily::from));
+    families.extend([requests, durations, queued, refused].map(MetricFamily::from));
 }
 
 fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

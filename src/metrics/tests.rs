@@ -86,6 +86,8 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_stream_first_event_seconds histogram route",
         "forebay_streams_active gauge route",
         "forebay_upstream_duration_seconds histogram upstream",
+        "forebay_upstream_queue_refused_total counter upstream",
+        "forebay_upstream_queued gauge upstream",
         "forebay_upstream_requests_total counter upstream,server,outcome",
     ];
     assert_eq!(exposed, expected);

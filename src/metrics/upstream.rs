@@ -7,13 +7,17 @@ use std::time::Duration;
 use super::Outcome;
 use super::histogram::{Histogram, Reading};
 use super::series::Series;
-use super::stripe::PerThread;
+use super::stripe::{Counter, Gauge, PerThread};
 
 /// The counters of one upstream.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
     servers: Series<ServerMetrics>,
     duration: Histogram,
+    /// Requests that wait for a server with room.
+    pub queued: Gauge,
+    /// Requests that found no room, or none in time.
+    pub queue_refused: Counter,
 }
 
 impl UpstreamMetrics {

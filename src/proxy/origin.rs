@@ -72,7 +72,7 @@ impl Proxy {
         };
         conditions(&mut forwarded.fields);
         let replayable = request.method.is_idempotent() && client.body_is_read();
-        let selection = Selection::default();
+        let selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
         let mut tried = Tried::default();
         let mut reuse = Reuse::Pooled;
         loop {

@@ -28,6 +28,10 @@ pub struct Connector {
 pub enum ConnectError {
     #[error("no server is left to try")]
     NoServer,
+    #[error("every server has as many requests as it may, and too many wait")]
+    QueueFull,
+    #[error("every server has as many requests as it may, and none had room within {0:?}")]
+    QueueTimeout(Duration),
     #[error("the name {0:?} cannot be resolved: {1}")]
     Name(String, io::Error),
     #[error("connection refused")]

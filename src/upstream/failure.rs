@@ -1,5 +1,7 @@
 //! What a failed attempt at a server is called: in the answer to the client, and in the metrics.
 
+use std::time::Duration;
+
 use super::connect::ConnectError;
 use super::origin::OriginError;
 use super::tls;
@@ -8,14 +10,21 @@ use crate::http1::response::ResponseError;
 use crate::metrics::Outcome;
 use crate::respond::error::ProxyError;
 
+/// When a client may ask again that found every server busy. They are at work, so it will not be long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 impl ConnectError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Timeout(_) | Self::Tls(tls::ConnectError::Timeout) => Outcome::ConnectTimeout,
             Self::Tls(_) => Outcome::TlsError,
-            Self::NoServer | Self::Name(..) | Self::Refused | Self::Unreachable(_) | Self::Http2(_) => {
-                Outcome::ConnectError
-            }
+            Self::NoServer
+            | Self::QueueFull
+            | Self::QueueTimeout(_)
+            | Self::Name(..)
+            | Self::Refused
+            | Self::Unreachable(_)
+            | Self::Http2(_) => Outcome::ConnectError,
         }
     }
 }
@@ -24,6 +33,9 @@ impl From<&ConnectError> for ProxyError {
     fn from(error: &ConnectError) -> Self {
         match error {
             ConnectError::NoServer => Self::NoServer,
+            ConnectError::QueueFull | ConnectError::QueueTimeout(_) => Self::Overloaded {
+                retry_after: Some(RETRY_AFTER),
+            },
             ConnectError::Name(..) => Self::UpstreamName,
             ConnectError::Refused => Self::UpstreamRefused,
             ConnectError::Timeout(_) | ConnectError::Tls(tls::ConnectError::Timeout) => Self::ConnectTimeout,

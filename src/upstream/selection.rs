@@ -1,8 +1,14 @@
 //! What the choice of a server depends on beside the servers.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::ServerId;
+use crate::config::{Balance, HashKey};
+use crate::key::cookie_values;
+use crate::message::{Fields, RequestHead};
 
 /// What a request has to do with the choice of its server.
 #[derive(Debug, Clone, Copy, Default)]
@@ -12,6 +18,53 @@ pub struct Selection {
     pub hash: Option<u64>,
     /// The server that the client was with before.
     pub sticky: Option<ServerId>,
+}
+
+impl Selection {
+    /// What this request of this client says, as far as the upstream balances by it.
+    pub fn of(balance: &Balance, request: &RequestHead, client: Option<IpAddr>) -> Self {
+        let hash = match balance {
+            Balance::RoundRobin | Balance::LeastConnections | Balance::LeastTime | Balance::Random => None,
+            Balance::ClientIp => match client {
+                Some(IpAddr::V4(ip)) => Some(xxh3_64(&ip.octets())),
+                Some(IpAddr::V6(ip)) => Some(xxh3_64(&ip.octets())),
+                None => None,
+            },
+            Balance::Hash(HashKey::Path) => Some(xxh3_64(request.path().as_bytes())),
+            Balance::Hash(HashKey::Header(name)) => header(request, name),
+            Balance::Hash(HashKey::Cookie(name)) => cookie_values(&request.fields, name).next().map(xxh3_64),
+            Balance::Hash(HashKey::Query(name)) => query(request, name).map(|value| xxh3_64(value.as_bytes())),
+        };
+        Self { hash, sticky: None }
+    }
+}
+
+/// All lines of the field. `Host` is not among the fields.
+fn header(request: &RequestHead, name: &str) -> Option<u64> {
+    if name == "host" {
+        return Some(xxh3_64(request.host().as_bytes()));
+    }
+    lines(&request.fields, name)
+}
+
+fn lines(fields: &Fields, name: &str) -> Option<u64> {
+    let mut lines = fields.get_all(name).peekable();
+    lines.peek()?;
+    let mut hash = Xxh3::new();
+    for line in lines {
+        hash.update(line);
+        hash.update(b"\n");
+    }
+    Some(hash.digest())
+}
+
+/// The first parameter of that name, as it is written.
+fn query<'a>(request: &'a RequestHead, name: &str) -> Option<&'a str> {
+    let pairs = request.query()?.split('&');
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 /// Servers that one request has tried in vain. More than this many are not tried.

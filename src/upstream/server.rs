@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,8 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::connect::Connector;
 use super::health::ServerHealth;
 use super::http2::Http2Connections;
+use super::load::Load;
 use super::pool::Pool;
-use super::{ConnectError, Upstream};
+use super::{ConnectError, Member, Upstream};
 use crate::config::{self, ServerAddress};
 use crate::metrics::{Outcome, ServerMetrics, UpstreamMetrics};
 use crate::tls::TlsConfigError;
@@ -24,8 +24,7 @@ pub struct Server {
     pub address: ServerAddress,
     pub health: ServerHealth,
     pub metrics: Arc<ServerMetrics>,
-    /// Exchanges under way, streams and WebSockets included.
-    open: AtomicUsize,
+    pub load: Load,
     pub(super) connector: Connector,
     pub(super) idle: Pool,
     pub(super) http2: Http2Connections,
@@ -62,16 +61,11 @@ impl Server {
             label,
             address: address.clone(),
             health: ServerHealth::default(),
-            open: AtomicUsize::new(0),
+            load: Load::default(),
             connector: Connector::new(address, config)?,
             idle: Pool::new(config.keepalive, config.keepalive_idle),
             http2: Http2Connections::default(),
         })
-    }
-
-    /// Exchanges under way.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
     }
 
     /// Keeps a connection on which a request and its response have come to a clean end.
@@ -95,12 +89,12 @@ pub struct OpenExchange {
 }
 
 impl OpenExchange {
-    pub(super) fn new(upstream: &Arc<Upstream>, server: &Arc<Server>) -> Self {
-        server.open.fetch_add(1, Ordering::Relaxed);
-        Self {
+    /// `None`: the server has as many as it may.
+    pub(super) fn begin(upstream: &Arc<Upstream>, member: &Member) -> Option<Self> {
+        member.server.load.enter(member.max_connections).then(|| Self {
             upstream: upstream.clone(),
-            server: server.clone(),
-        }
+            server: member.server.clone(),
+        })
     }
 
     pub fn server(&self) -> &Arc<Server> {
@@ -115,7 +109,8 @@ impl OpenExchange {
 
 impl Drop for OpenExchange {
     fn drop(&mut self) {
-        self.server.open.fetch_sub(1, Ordering::Relaxed);
+        self.server.load.leave();
+        self.upstream.admit();
     }
 }
 

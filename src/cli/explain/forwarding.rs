@@ -1,6 +1,6 @@
 //! The upstream, the request that it gets, and how long it may take.
 
-use crate::config::{self, Balance, Verify};
+use crate::config::{self, Verify};
 use crate::http1::encode::{self, Connection};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::proxy::Decided;
@@ -23,10 +23,9 @@ pub fn upstream(upstream: &config::Upstream, text: &mut Text) {
         (true, None) => "HTTP/2",
         (true, Some(_)) => "HTTP/2 over TLS, HTTP/1.1 where the server wants it",
     };
-    let balance = match (upstream.servers.len(), upstream.balance) {
-        (1, _) => "",
-        (_, Balance::RoundRobin) => ", round_robin",
-        (_, Balance::LeastConnections) => ", least_connections",
+    let balance = match (upstream.servers.len(), &upstream.balance) {
+        (1, _) => String::new(),
+        (_, balance) => format!(", {balance}"),
     };
     let servers = count(upstream.servers.len(), "server");
     text.line(

@@ -32,6 +32,10 @@ pub struct FileUpstream {
     pub slow_start: Option<DurationText>,
     /// How often names are looked up again. Default: 30s.
     pub dns_refresh: Option<DurationText>,
+    /// Requests that may wait while every server has as many as its `max_connections`. Default: 1000.
+    pub queue: Option<u32>,
+    /// How long they wait. Default: 5s.
+    pub queue_timeout: Option<DurationText>,
     /// Idle connections kept open, for each server. Default: 32.
     pub keepalive: Option<u32>,
     /// How long a connection may be idle; shorter than the app's own limit. Default: 4s.
@@ -57,7 +61,7 @@ pub struct FileServer {
     pub address: Option<ServerText>,
     /// Share of requests relative to the others. Default: 1.
     pub weight: Option<u32>,
-    /// Connections at once. Default: any number.
+    /// Requests at once, streams and WebSockets included; more wait in the `queue`. Default: any number.
     pub max_connections: Option<u32>,
     /// Used only when no other server is left. Default: false.
     pub backup: Option<bool>,

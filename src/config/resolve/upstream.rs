@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{NAME_RULE, Pem, check_pem, is_name, positive, tls_version};
 use crate::config::address::{UpstreamUrl, host_of_authority, is_host_name};
@@ -8,13 +9,16 @@ use crate::config::file::shape::ShortOr;
 use crate::config::file::{BalanceName, FileConfig, FileServer, FileUpstream};
 use crate::config::report::Report;
 use crate::config::{
-    Balance, HostPolicy, ServerAddress, Timeouts, TlsVersion, Upstream, UpstreamServer, UpstreamTls, Verify, defaults,
+    Balance, HashKey, HostPolicy, Role, ServerAddress, Timeouts, TlsVersion, Upstream, UpstreamServer, UpstreamTls,
+    Verify, defaults,
 };
 
 /// A share beyond this against a server of weight 1 is a server switched off.
 const MAX_WEIGHT: u32 = 65_535;
 /// More idle connections to one server than it has ports for.
 const MAX_KEEPALIVE: u32 = 65_535;
+/// More requests than this are not waiting but lost.
+const MAX_QUEUE: u32 = 1_000_000;
 /// A message does not list more names than this.
 const MAX_NAMED: usize = 20;
 
@@ -116,10 +120,6 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Pools {
 
 /// The short form.
 fn from_url(url: &UpstreamUrl) -> Upstream {
-    let server = UpstreamServer {
-        address: url.address.clone(),
-        weight: 1,
-    };
     let tls = url.server_name.as_ref().map(|server_name| UpstreamTls {
         server_name: server_name.clone(),
         ca: None,
@@ -127,20 +127,8 @@ fn from_url(url: &UpstreamUrl) -> Upstream {
         min_version: TlsVersion::Tls12,
     });
     Upstream {
-        name: "default".into(),
-        servers: vec![server],
-        host: HostPolicy::Keep,
         tls,
-        http2: false,
-        balance: Balance::RoundRobin,
-        keepalive: defaults::KEEPALIVE as usize,
-        keepalive_idle: defaults::KEEPALIVE_IDLE,
-        timeouts: Timeouts {
-            connect: defaults::CONNECT,
-            first_byte: Some(defaults::FIRST_BYTE),
-            between_bytes: Some(defaults::BETWEEN_BYTES),
-            send: Some(defaults::SEND),
-        },
+        ..Upstream::new("default", vec![UpstreamServer::new(url.address.clone())])
     }
 }
 
@@ -154,17 +142,22 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
     }
     let keepalive_idle = typed.keepalive_idle.as_ref().map(|idle| idle.0);
     positive(report, &path.key("keepalive_idle"), keepalive_idle);
+    let queue = typed.queue.unwrap_or(defaults::QUEUE);
+    if queue > MAX_QUEUE {
+        report.value(&path.key("queue"), format!("must be at most {MAX_QUEUE}"), "");
+    }
+    let queue_timeout = typed.queue_timeout.as_ref().map(|timeout| timeout.0);
+    positive(report, &path.key("queue_timeout"), queue_timeout);
     Upstream {
         name: name.into(),
         servers,
         host,
         tls,
         http2: typed.http2.unwrap_or(false),
-        balance: match typed.balance {
-            Some(BalanceName::LeastConnections) => Balance::LeastConnections,
-            // The others are refused by name.
-            _ => Balance::RoundRobin,
-        },
+        balance: balance(typed, report, path),
+        slow_start: typed.slow_start.as_ref().map_or(Duration::ZERO, |time| time.0),
+        queue: queue as usize,
+        queue_timeout: queue_timeout.unwrap_or(defaults::QUEUE_TIMEOUT),
         keepalive: keepalive as usize,
         keepalive_idle: keepalive_idle.unwrap_or(defaults::KEEPALIVE_IDLE),
         timeouts: timeouts(typed, report, path),
@@ -222,11 +215,52 @@ fn server(typed: &FileServer, report: &mut Report, path: &KeyPath) -> Option<Ups
         Some(address) => Some(UpstreamServer {
             address: address.0.clone(),
             weight,
+            role: match typed.backup {
+                Some(true) => Role::Backup,
+                None | Some(false) => Role::Main,
+            },
+            max_connections: typed.max_connections,
         }),
         None => {
             report.key(&path.key("address"), "is missing", "like 127.0.0.1:3000");
             None
         }
+    }
+}
+
+fn balance(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Balance {
+    let hash_key = path.key("hash_key");
+    if typed.balance != Some(BalanceName::Hash) && typed.hash_key.is_some() {
+        report.warn(&hash_key, "has no effect without balance: hash", "");
+    }
+    match typed.balance {
+        None | Some(BalanceName::RoundRobin) => Balance::RoundRobin,
+        Some(BalanceName::LeastConnections) => Balance::LeastConnections,
+        Some(BalanceName::LeastTime) => Balance::LeastTime,
+        Some(BalanceName::Random) => Balance::Random,
+        Some(BalanceName::ClientIp) => Balance::ClientIp,
+        Some(BalanceName::Hash) => match &typed.hash_key {
+            Some(key) => Balance::Hash(hashed(&key.0)),
+            None => {
+                if !report.is_broken(&hash_key) {
+                    report.key(
+                        &hash_key,
+                        "is missing",
+                        "balance: hash needs it, like \"header:X-User\"",
+                    );
+                }
+                Balance::RoundRobin
+            }
+        },
+    }
+}
+
+fn hashed(text: &str) -> HashKey {
+    match text.split_once(':') {
+        Some(("header", name)) => HashKey::Header(name.to_ascii_lowercase()),
+        Some(("cookie", name)) => HashKey::Cookie(name.to_owned()),
+        Some(("query", name)) => HashKey::Query(name.to_owned()),
+        _ => HashKey::Path,
     }
 }
 

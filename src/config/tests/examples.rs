@@ -85,12 +85,8 @@ fn every_key_is_known() {
     assert_eq!(
         found,
         [
-            "upstreams.app.servers[1].max_connections",
-            "upstreams.app.servers[2].backup",
             "upstreams.app.servers_file",
-            "upstreams.app.hash_key",
             "upstreams.app.sticky",
-            "upstreams.app.slow_start",
             "upstreams.app.dns_refresh",
             "upstreams.app.health_check",
             "upstreams.app.outlier",
@@ -107,19 +103,6 @@ fn every_key_is_known() {
             "concurrency",
             "admin",
             "tracing",
-        ]
-    );
-}
-
-#[test]
-fn balances_that_are_not_there_yet_name_those_that_are() {
-    let text = "listen: 0.0.0.0:80\nupstreams: { app: { servers: [a:1], balance: hash, hash_key: path } }\n";
-    assert_eq!(
-        errors(text),
-        [
-            "f.yaml:2:46: upstreams.app.balance: not available yet in this version, got \"hash\" \
-             (remove it, or use round_robin or least_connections)",
-            "f.yaml:2:52: upstreams.app.hash_key: not available yet in this version (remove it)",
         ]
     );
 }

@@ -1,11 +1,10 @@
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Balance, FieldEdits, ListenerTls, Match, PathTemplate, Route, RouteCache, Segment, ServerAddress, Timeouts,
-    TlsVersion, Upstream, UpstreamServer, UpstreamTls, ValuePart, ValueTemplate, Verify,
+    FieldEdits, ListenerTls, Match, PathTemplate, Route, RouteCache, Segment, ServerAddress, TlsVersion, Upstream,
+    UpstreamServer, UpstreamTls, ValuePart, ValueTemplate, Verify,
 };
 use crate::message::Framing;
 use crate::transform::forwarding::client_address;
@@ -28,28 +27,11 @@ fn route() -> Route {
 }
 
 fn upstream() -> Upstream {
-    Upstream {
-        name: Arc::from("app"),
-        servers: vec![UpstreamServer {
-            address: ServerAddress::Tcp {
-                host: "127.0.0.1".into(),
-                port: 3000,
-            },
-            weight: 1,
-        }],
-        host: HostPolicy::Keep,
-        tls: None,
-        http2: false,
-        balance: Balance::RoundRobin,
-        keepalive: 32,
-        keepalive_idle: Duration::from_secs(4),
-        timeouts: Timeouts {
-            connect: Duration::from_secs(10),
-            first_byte: None,
-            between_bytes: None,
-            send: None,
-        },
-    }
+    let address = ServerAddress::Tcp {
+        host: "127.0.0.1".into(),
+        port: 3000,
+    };
+    Upstream::new("app", vec![UpstreamServer::new(address)])
 }
 
 fn fields(lines: &[(&str, &str)]) -> Fields {

@@ -1,23 +1,12 @@
 use super::{at_least_one, positive_text, readable, status};
 use crate::config::diagnostic::KeyPath;
-use crate::config::file::{BalanceName, FileHealthCheck, FileSticky, FileUpstream};
+use crate::config::file::{FileHealthCheck, FileSticky, FileUpstream};
 use crate::config::report::Report;
 use crate::message::is_token;
 
 pub fn check(typed: &FileUpstream, report: &mut Report, path: &KeyPath) {
     if let Some(file) = &typed.servers_file {
         readable(report, &path.key("servers_file"), file);
-    }
-    let hashes = typed.balance == Some(BalanceName::Hash);
-    if hashes && typed.hash_key.is_none() {
-        report.key(
-            &path.key("hash_key"),
-            "is missing",
-            "balance: hash needs it, like \"header:X-User\"",
-        );
-    }
-    if !hashes && typed.hash_key.is_some() {
-        report.warn(&path.key("hash_key"), "has no effect without balance: hash", "");
     }
     positive_text(report, &path.key("dns_refresh"), typed.dns_refresh.as_ref());
     if let Some(sticky) = &typed.sticky {

@@ -1,0 +1,181 @@
+//! Upstreams, resolved.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{TlsVersion, defaults};
+
+/// A named pool of servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// At least one.
+    pub servers: Vec<UpstreamServer>,
+    pub host: HostPolicy,
+    /// `None`: plain HTTP.
+    pub tls: Option<UpstreamTls>,
+    /// Speak HTTP/2: by ALPN with TLS, by prior knowledge without.
+    pub http2: bool,
+    pub balance: Balance,
+    /// Over how long a server that comes back gets its share. Zero: it has it at once.
+    pub slow_start: Duration,
+    /// Requests that may wait while all servers have as many as they may.
+    pub queue: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
+    /// Idle connections kept open, per server.
+    pub keepalive: usize,
+    /// How long a connection may be idle before it is closed; shorter than the app's own limit.
+    pub keepalive_idle: Duration,
+    pub timeouts: Timeouts,
+}
+
+impl Upstream {
+    /// These servers, and the default of everything else.
+    pub fn new(name: &str, servers: Vec<UpstreamServer>) -> Self {
+        Self {
+            name: name.into(),
+            servers,
+            host: HostPolicy::Keep,
+            tls: None,
+            http2: false,
+            balance: Balance::RoundRobin,
+            slow_start: Duration::ZERO,
+            queue: defaults::QUEUE as usize,
+            queue_timeout: defaults::QUEUE_TIMEOUT,
+            keepalive: defaults::KEEPALIVE as usize,
+            keepalive_idle: defaults::KEEPALIVE_IDLE,
+            timeouts: Timeouts {
+                connect: defaults::CONNECT,
+                first_byte: Some(defaults::FIRST_BYTE),
+                between_bytes: Some(defaults::BETWEEN_BYTES),
+                send: Some(defaults::SEND),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamServer {
+    pub address: ServerAddress,
+    /// Share of requests relative to the others, at least 1.
+    pub weight: u32,
+    pub role: Role,
+    /// Requests at once, streams and WebSockets included. `None`: any number.
+    pub max_connections: Option<u32>,
+}
+
+impl UpstreamServer {
+    /// One that is like the others.
+    pub fn new(address: ServerAddress) -> Self {
+        Self {
+            address,
+            weight: 1,
+            role: Role::Main,
+            max_connections: None,
+        }
+    }
+}
+
+/// When a server is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Main,
+    /// Only while no main server can be.
+    Backup,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// A name or IP literal (without brackets) and a port.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+/// What is sent as `Host` to the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The client's own.
+    Keep,
+    /// This name, with a port if it has one.
+    Send(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamTls {
+    /// Sent as SNI, and verified. Never empty.
+    pub server_name: String,
+    /// PEM file of the authorities to trust. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    pub verify: Verify,
+    pub min_version: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Chain and name are checked.
+    Certificate,
+    /// Nothing is checked: any machine in between can read and change everything.
+    Nothing,
+}
+
+/// How a server is chosen; always by weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    RoundRobin,
+    /// Who has the fewest requests under way.
+    LeastConnections,
+    /// Of two drawn at random, who answers sooner.
+    LeastTime,
+    /// Of two drawn at random, who has less to do.
+    Random,
+    /// The same for all requests of a client.
+    ClientIp,
+    /// The same for all requests with the same value of this.
+    Hash(HashKey),
+}
+
+/// What of a request is hashed. Requests without it are balanced in turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    Path,
+    /// Lower-case name of a field.
+    Header(String),
+    Cookie(String),
+    /// Name of a query parameter.
+    Query(String),
+}
+
+/// How long an upstream may take, by step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// From the request's end to the first byte of the response. `None`: unlimited.
+    pub first_byte: Option<Duration>,
+    /// Between two reads of a response body. `None`: unlimited.
+    pub between_bytes: Option<Duration>,
+    /// Between two writes of a request that made progress. `None`: unlimited.
+    pub send: Option<Duration>,
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoundRobin => f.write_str("round_robin"),
+            Self::LeastConnections => f.write_str("least_connections"),
+            Self::LeastTime => f.write_str("least_time"),
+            Self::Random => f.write_str("random"),
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::Hash(HashKey::Path) => f.write_str("hash of the path"),
+            Self::Hash(HashKey::Header(name)) => write!(f, "hash of header {name}"),
+            Self::Hash(HashKey::Cookie(name)) => write!(f, "hash of cookie {name}"),
+            Self::Hash(HashKey::Query(name)) => write!(f, "hash of query parameter {name}"),
+        }
+    }
+}
