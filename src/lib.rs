@@ -22,6 +22,7 @@ pub mod generation;
 pub mod http1;
 pub mod io;
 pub mod key;
+pub mod limit;
 pub mod log;
 pub mod message;
 pub mod metrics;
