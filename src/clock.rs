@@ -3,9 +3,9 @@
 //! Freshness is computed from wall-clock time (RFC 9111 §4.2), so it is asked for here and handed on as an argument: tests
 //! move this clock instead of sleeping. Deadlines use tokio's monotonic clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the wall-clock time; clones share one offset.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,14 @@ impl Clock {
             offset if offset > 0 => now + Duration::from_millis(offset.unsigned_abs()),
             offset => now - Duration::from_millis(offset.unsigned_abs()),
         }
+    }
+
+    /// Nanoseconds since the process first asked: never goes back, whatever is done to the system's time.
+    pub fn uptime(&self) -> u64 {
+        static SINCE: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let since = u64::try_from(SINCE.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let offset = u64::try_from(self.offset.load(Ordering::Relaxed)).unwrap_or(0);
+        since.saturating_add(offset.saturating_mul(1_000_000))
     }
 
     /// Moves this clock and its clones on.

@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod environment;
 pub mod file;
 mod later;
+mod limits;
 mod load;
 mod redis;
 mod report;
@@ -37,6 +38,10 @@ use crate::rfc9111::storability::{ClientDirectives, SetCookie};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
 pub use file::schema;
+pub use limits::{
+    AddressDetail, Enforcement, Exempt, LimitFields, LimitHits, LimitKeyPart, LimitStore, LimitUnit, RateLimit,
+    RateLimits,
+};
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
 pub use upstream::{
@@ -54,6 +59,7 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// In order of the file: the first match wins. An implied catch-all stands last.
     pub routes: Vec<Route>,
+    pub rate_limits: RateLimits,
     pub cache: Cache,
     /// `None`: no metrics listener.
     pub metrics: Option<SocketAddr>,
@@ -125,6 +131,10 @@ pub struct Route {
     pub deny: Vec<IpNet>,
     /// Forwarding and override fields that this route passes on although the sender is not trusted (lower case).
     pub keep_fields: Vec<String>,
+    /// Into the limits of [`Config::rate_limits`]; all of them hold.
+    pub rate_limits: Vec<usize>,
+    /// What a request counts for in limits of requests.
+    pub rate_limit_cost: u64,
 }
 
 /// All conditions must hold; an empty one holds always.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::generation::{Generation, RouteInForce};
+use crate::limit::rate::Standing;
 use crate::log::access::{AccessLog, Entry};
 use crate::message::RequestHead;
 use crate::metrics::{CacheResult, RouteMetrics};
@@ -52,6 +53,8 @@ pub struct Exchange {
     ended: Option<Duration>,
     pub kind: Kind,
     pub error: Option<&'static str>,
+    /// What its limits have said. `None`: there are none, or they are not for this client.
+    pub standing: Option<Box<Standing>>,
     generation: Arc<Generation>,
     access: Arc<AccessLog>,
 }
@@ -106,6 +109,7 @@ impl Exchange {
             ended: None,
             kind: Kind::Short,
             error: None,
+            standing: None,
             generation,
             access,
         }
@@ -135,6 +139,7 @@ impl Exchange {
             ended: None,
             kind: Kind::Behind,
             error: None,
+            standing: None,
             generation: self.generation.clone(),
             access: self.access.clone(),
         }
@@ -180,12 +185,16 @@ impl Drop for Exchange {
         if let Some(result) = self.cache {
             self.metrics().cache(result);
         }
+        if let Some(standing) = &self.standing {
+            standing.settle(self.response_bytes, duration);
+        }
         if !self.access.wants(self.request_id.as_str(), self.status, took) {
             return;
         }
         let request = self.request.as_deref();
         let field = |name| request.and_then(|request| request.fields.get(name)).map(<[u8]>::to_vec);
         let route = self.route();
+        let marked = self.standing.as_ref().and_then(|standing| standing.marked.as_ref());
         let entry = Entry {
             time: self.time,
             client_ip: self.client.ip,
@@ -209,6 +218,8 @@ impl Drop for Exchange {
             user_agent: field("user-agent"),
             referer: field("referer"),
             error: self.error,
+            limit: marked.map(|(limit, _)| limit.clone()),
+            limit_reason: marked.map(|(_, why)| *why),
         };
         self.access.send(entry, took);
     }

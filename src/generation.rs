@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::cache::memory::RouteShare;
 use crate::config::{Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
+use crate::limit::Limiter;
+use crate::limit::rate::{Limit, RouteLimits};
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
 use crate::route::Router;
 use crate::tls::{Alpn, TlsConfigError};
@@ -25,6 +27,7 @@ pub struct Generation {
     pub upstreams: Vec<Arc<Upstream>>,
     /// As many as the configuration has listeners. `None`: plain HTTP.
     pub acceptors: Vec<Option<Arc<TlsAcceptor>>>,
+    pub limiter: Arc<Limiter>,
     /// Counts requests that no route takes.
     pub no_route: Arc<RouteMetrics>,
     labels: Vec<Arc<str>>,
@@ -38,6 +41,8 @@ pub struct RouteInForce {
     pub metrics: Arc<RouteMetrics>,
     /// `None`: nothing of this route is looked up or stored.
     pub cache: Option<CacheRules>,
+    /// `None`: there are none.
+    pub limits: Option<Arc<RouteLimits>>,
 }
 
 impl Generation {
@@ -61,6 +66,11 @@ impl Generation {
     /// Everything that is wrong with the files that the configuration names.
     pub fn new(config: Config, metrics: &Metrics, before: Option<&Self>) -> Result<Self, Vec<TlsConfigError>> {
         let mut errors = Vec::new();
+        // What clients have used is not forgotten because something else has changed.
+        let limiter = match before {
+            Some(before) => before.limiter.clone(),
+            None => Arc::new(Limiter::new(config.rate_limits.max_keys)),
+        };
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         for upstream in &config.upstreams {
             let kept = before.and_then(|before| before.upstreams.iter().find(|kept| kept.config() == upstream));
@@ -99,6 +109,18 @@ impl Generation {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let limits: Vec<_> = config
+            .rate_limits
+            .limits
+            .iter()
+            .map(|limit| {
+                Arc::new(Limit::new(
+                    limit,
+                    metrics.limit(&limit.name),
+                    limiter.refused(&limit.name),
+                ))
+            })
+            .collect();
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
             if let Some(upstream) = upstreams.get(route.upstream) {
@@ -107,6 +129,7 @@ impl Generation {
                     upstream: upstream.clone(),
                     metrics: metrics.route(&route.name),
                     cache: CacheRules::new(&config.cache, route),
+                    limits: RouteLimits::new(route, &config.rate_limits, &limits, &limiter),
                 });
             }
         }
@@ -115,6 +138,7 @@ impl Generation {
             routes,
             upstreams,
             acceptors,
+            limiter,
             no_route: metrics.route(NO_ROUTE),
             labels: config
                 .listeners

@@ -7,6 +7,7 @@
 
 mod expose;
 mod histogram;
+mod limit;
 mod redis;
 mod route;
 mod series;
@@ -20,6 +21,7 @@ use prometheus::proto::MetricType;
 use prometheus::{Registry, TextEncoder};
 
 pub use histogram::Histogram;
+pub use limit::LimitMetrics;
 pub use redis::RedisMetrics;
 pub use route::RouteMetrics;
 use series::Series;
@@ -70,6 +72,10 @@ families! {
         "Attempts to get a response from a server, by how they ended.";
     UPSTREAM_DURATION = HISTOGRAM "forebay_upstream_duration_seconds" ["upstream"]
         "Time from the start of an attempt to the head of its response.";
+    RATE_LIMITED = COUNTER "forebay_rate_limited_total" ["limit", "reason"]
+        "Requests that a limit refused, by reason; dry_run is what a limit that only counts would have refused.";
+    RATE_LIMIT_BYTES = GAUGE "forebay_rate_limit_bytes" []
+        "Memory for what clients have used of their limits.";
     REDIS_DURATION = HISTOGRAM "forebay_redis_duration_seconds" ["operation"]
         "Time from a command to the end of its answer, by what it is for.";
     REDIS_ERRORS = COUNTER "forebay_redis_errors_total" ["operation", "kind"]
@@ -188,6 +194,18 @@ impl Outcome {
 }
 
 words! {
+    /// Why a limit refused a request. The same word stands in the metric and the access log.
+    pub enum LimitReason {
+        /// There was nothing left.
+        Excess = "excess",
+        /// There had been nothing left a while ago (`block_for`).
+        Blocked = "blocked",
+        /// It was not refused, but would have been.
+        DryRun = "dry_run",
+    }
+}
+
+words! {
     /// How an attempt to reload the configuration ended.
     pub enum Reload {
         /// The new configuration is in force.
@@ -273,6 +291,8 @@ pub struct Metrics {
     registry: Registry,
     routes: Series<RouteMetrics>,
     upstreams: Series<UpstreamMetrics>,
+    limits: Series<LimitMetrics>,
+    limiter: Mutex<Option<LimiterReader>>,
     connections: Series<Gauge>,
     in_flight: Gauge,
     reloads: [Counter; Reload::COUNT],
@@ -281,6 +301,7 @@ pub struct Metrics {
     cache: Mutex<Option<CacheReader>>,
 }
 
+type LimiterReader = Box<dyn Fn() -> u64 + Send + Sync>;
 type CacheReader = Box<dyn Fn() -> CacheGauges + Send + Sync>;
 
 impl Metrics {
@@ -300,6 +321,8 @@ impl Metrics {
                 registry,
                 routes: Series::default(),
                 upstreams: Series::default(),
+                limits: Series::default(),
+                limiter: Mutex::default(),
                 connections: Series::default(),
                 in_flight: Gauge::default(),
                 reloads: Default::default(),
@@ -318,6 +341,11 @@ impl Metrics {
     /// The counters of the upstream of that name. For start-up and reloads: takes a lock.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         self.upstreams.of(name)
+    }
+
+    /// The counters of the limit of that name. For start-up and reloads: takes a lock.
+    pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
+        self.limits.of(name)
     }
 
     /// The open connections of the listener with that address. For start-up and reloads: takes a lock. Each connection holds a
@@ -354,6 +382,11 @@ impl Metrics {
     /// scrape, so it must be quick.
     pub fn observe_cache(&self, read: impl Fn() -> CacheGauges + Send + Sync + 'static) {
         *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+
+    /// Says where the size in bytes of the memory for limits comes from, as [`Metrics::observe_cache`] does.
+    pub fn observe_limiter(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.limiter.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
 
     /// Everything in the Prometheus text format, version 0.0.4.

@@ -6,6 +6,7 @@ pub(crate) mod cached;
 mod failure;
 pub(crate) mod fetch;
 pub(crate) mod fill;
+mod limited;
 pub(crate) mod origin;
 mod partial;
 pub(crate) mod pass;
@@ -112,6 +113,8 @@ impl Proxy {
             stored_responses: memory.len() as u64,
             evictions: memory.evictions(),
         });
+        let limiter = generation.limiter.clone();
+        metrics.observe_limiter(move || limiter.table.bytes() as u64);
         Self {
             cache,
             generation: ArcSwap::from_pointee(generation),
@@ -293,7 +296,25 @@ impl Proxy {
                 captures: decided.captures,
             },
         };
+        if let Some(standing) = &exchange.standing {
+            standing.append_to(&mut head.fields);
+        }
         finish_response(head, &context);
+    }
+
+    /// The answer to a request that comes to nothing.
+    fn render(&self, error: &ProxyError, fields: &Fields, exchange: &Exchange) -> (ResponseHead, Bytes) {
+        let request_id = exchange.request_id.as_str();
+        let (mut head, mut body) = error::render(error, fields.get("accept"), request_id, &self.http_date());
+        if let Some(standing) = &exchange.standing {
+            standing.append_to(&mut head.fields);
+        }
+        let request = exchange.request.as_ref();
+        if request.is_some_and(|request| request.method == http::Method::HEAD) {
+            head.framing = Framing::None;
+            body = Bytes::new();
+        }
+        (head, body)
     }
 
     /// Turns a failure into an answer, or into a transfer that the client can tell from a whole one.
@@ -314,20 +335,7 @@ impl Proxy {
             Failure::Refused(error) if !client.has_responded() => error,
             Failure::Refused(_) | Failure::Broken(_) | Failure::ClientGone => return client.abort(),
         };
-        let (mut head, mut body) = error::render(
-            &error,
-            fields.get("accept"),
-            exchange.request_id.as_str(),
-            &self.http_date(),
-        );
-        if exchange
-            .request
-            .as_ref()
-            .is_some_and(|request| request.method == http::Method::HEAD)
-        {
-            head.framing = Framing::None;
-            body = Bytes::new();
-        }
+        let (head, body) = self.render(&error, fields, exchange);
         if let (After::Close, Client::Http1(http1)) = (error.after(), &mut *client) {
             http1.close_after();
         }

@@ -16,7 +16,7 @@ use crate::message::{RequestHead, split_port};
 
 pub use access::{Access, access, contains};
 pub use pattern::{Captures, strip_prefix};
-pub use reading::Ambiguity;
+pub use reading::{Ambiguity, shortest_reading};
 
 use pattern::Pattern;
 use reading::{canonical_literal, is_plain, readings};

@@ -11,6 +11,7 @@ mod explain;
 mod forwarding;
 mod http2;
 mod life;
+mod limits;
 mod observe;
 mod proxy_protocol;
 mod proxying;

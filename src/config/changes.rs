@@ -25,6 +25,9 @@ impl Config {
         if self.cache.memory.eviction != new.cache.memory.eviction {
             keys.push("cache.memory.eviction");
         }
+        if self.rate_limits.max_keys != new.rate_limits.max_keys {
+            keys.push("rate_limits.max_keys");
+        }
         if self.server.threads != new.server.threads {
             keys.push("server.threads");
         }

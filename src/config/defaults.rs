@@ -47,6 +47,10 @@ pub const REDIS_PREFIX: &str = "forebay:";
 pub const REDIS_DEADLINE: Duration = Duration::from_millis(50);
 /// The largest body in Redis, in bytes: one server sends it to many, and to one after the other.
 pub const REDIS_MAX_BODY: u64 = 1 << 20;
+/// Of a limit.
+pub const LIMIT_PER: Duration = Duration::from_secs(1);
+/// What a request to a language model is taken to ask for: a page of text.
+pub const ASSUMED_TOKENS: u32 = 1000;
 
 /// Slower requests are logged at `warn`.
 pub const SLOW: Duration = Duration::from_secs(1);

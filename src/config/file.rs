@@ -16,7 +16,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use cache::{EvictionName, FileCache, FileRedis, FileWarm, FileWarmSource, WriteName};
-pub use limit::{FileConcurrency, FileRateLimit, FileRateLimits, LimitStore};
+pub use limit::{
+    FileAdaptive, FileConcurrency, FileExempt, FileInFlight, FileLimits, FilePerClient, FileRateLimit, FileRateLimits,
+    LimitStoreName,
+};
 pub use read::read;
 pub use route::{
     CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileMatch, FilePolicies, FileQueryKey,
@@ -49,7 +52,7 @@ pub struct FileConfig {
     /// What is done with which requests; the first match wins. With one upstream, what matches no route goes to it;
     /// with several it gets 404.
     pub routes: Option<List<FileRoute>>,
-    /// Limits of requests by client. Default: none.
+    /// Limits of what clients may have in a time. Default: none.
     pub rate_limits: Option<FileRateLimits>,
     /// How many requests may be in flight at once; hits, streams and WebSockets are not counted. Default: any number.
     pub concurrency: Option<FileConcurrency>,

@@ -4,6 +4,7 @@
 //! reported.
 
 mod cache;
+mod limit;
 mod listener;
 mod planned;
 mod redis;
@@ -46,7 +47,9 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
     let metrics = metrics(file, report, &listeners);
     let pools = upstream::resolve(file, report);
     let cache = cache::resolve(file.cache.as_ref(), report);
-    let routes = route::resolve(file, report, &pools, cache.memory.size);
+    let mut limits = limit::Limits::new(file, report);
+    let routes = route::resolve(file, report, &pools, cache.memory.size, &mut limits);
+    let rate_limits = limits.finish(file, report);
     let log = log(file.log.as_ref(), report, &root.key("log"));
     let server = server(file.server.as_ref());
     planned::check(file, report);
@@ -55,6 +58,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
         trusted_proxies,
         upstreams: pools.upstreams,
         routes,
+        rate_limits,
         cache,
         metrics,
         log,

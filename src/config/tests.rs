@@ -90,7 +90,16 @@ fn two_keys_are_enough() {
             allow: vec![],
             deny: vec![],
             keep_fields: vec![],
+            rate_limits: vec![],
+            rate_limit_cost: 1,
         }],
+        rate_limits: RateLimits {
+            store: LimitStore::Memory,
+            limits: vec![],
+            max_keys: 1_000_000,
+            fields: LimitFields::Standard,
+            addresses: AddressDetail::Whole,
+        },
         cache: Cache {
             heuristic_max: seconds(60),
             targeted_fields: vec!["cdn-cache-control".into()],
@@ -296,6 +305,8 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         allow: vec!["10.0.0.0/8".parse().unwrap()],
         deny: vec![],
         keep_fields: vec!["x-forwarded-prefix".into()],
+        rate_limits: vec![],
+        rate_limit_cost: 1,
     };
     assert_eq!(*users, expected);
     assert_eq!(

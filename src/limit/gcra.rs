@@ -96,7 +96,10 @@ impl Gcra {
             block_for: nanoseconds(block_for),
         };
         // A part of one more, which is never a whole one: whoever comes at the rate does not come to the nanosecond.
-        gcra.tolerance = gcra.cost(burst.max(1)).saturating_add(gcra.cost(1) / JITTER).min(HORIZON);
+        gcra.tolerance = gcra
+            .cost(burst.max(1))
+            .saturating_add(gcra.cost(1) / JITTER)
+            .min(HORIZON);
         gcra
     }
 
@@ -115,10 +118,7 @@ impl Gcra {
         let exact = match one {
             // Single units, each rounded up as if taken alone.
             one if one >= u128::from(SHORT) => one.saturating_mul(u128::from(units)),
-            _ => self
-                .interval
-                .saturating_mul(u128::from(units))
-                .div_ceil(1 << POINT),
+            _ => self.interval.saturating_mul(u128::from(units)).div_ceil(1 << POINT),
         };
         u64::try_from(exact).unwrap_or(HORIZON).min(HORIZON)
     }

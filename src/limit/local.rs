@@ -28,6 +28,12 @@ pub const MAX_KEYS: usize = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHash(u64);
 
+impl KeyHash {
+    pub(super) fn value(self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Debug)]
 pub struct Table {
     shards: Box<[Mutex<Shard>]>,
@@ -114,7 +120,9 @@ impl Table {
 
     /// Gives back the room of one shard that is mostly empty. For now and then: looks at every slot of it.
     pub fn sweep(&self, turn: usize, now: u64) {
-        let Some(shard) = self.shards.get(turn % SHARDS) else { return };
+        let Some(shard) = self.shards.get(turn % SHARDS) else {
+            return;
+        };
         let mut shard = shard.lock();
         let live = shard.live(now);
         if shard.slots.len() > FEWEST && live < shard.slots.len() / 8 {
@@ -275,7 +283,10 @@ mod tests {
             assert!(admits(&table, &gcra, key, 1), "a new address is let in");
         }
         assert!(table.bytes() <= 20_000 * 16 * 4, "{} bytes", table.bytes());
-        assert!(!admits(&table, &gcra, spent, 1), "who has used up everything stays refused");
+        assert!(
+            !admits(&table, &gcra, spent, 1),
+            "who has used up everything stays refused"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use policy::Policy;
 use super::format;
 use crate::config;
 use crate::message::Version;
-use crate::metrics::{CacheResult, Counter, PerThread};
+use crate::metrics::{CacheResult, Counter, LimitReason, PerThread};
 
 /// What the log says of one request. Values are as they came in: secrets are taken out and bytes escaped when they are written.
 #[derive(Debug, Clone)]
@@ -63,6 +63,9 @@ pub struct Entry {
     pub referer: Option<Vec<u8>>,
     /// Why Forebay itself answered, or why the response broke off.
     pub error: Option<&'static str>,
+    /// The limit that refused it, or would have.
+    pub limit: Option<Arc<str>>,
+    pub limit_reason: Option<LimitReason>,
 }
 
 /// Entries that wait for the writer take at most as many bytes, for each thread that serves requests.

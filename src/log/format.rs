@@ -72,6 +72,8 @@ fn json(entry: &Entry, out: &mut Vec<u8>) {
         object.text("referer", &redact::url(referer), URL_LIMIT);
     }
     object.optional("error", entry.error);
+    object.optional("limit", entry.limit.as_deref());
+    object.optional("limit_reason", entry.limit_reason.map(|reason| reason.as_str()));
     object.close();
 }
 
@@ -292,6 +294,8 @@ mod tests {
             user_agent: Some(b"curl/8.5.0".to_vec()),
             referer: Some(b"https://example.org/".to_vec()),
             error: None,
+            limit: None,
+            limit_reason: None,
         }
     }
 
@@ -348,6 +352,8 @@ mod tests {
             user_agent: None,
             referer: None,
             error: Some("bad_request"),
+            limit: None,
+            limit_reason: None,
             ..entry()
         });
         for key in [

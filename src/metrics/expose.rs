@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
-use super::{CacheResult, Family, L1, Metrics, Outcome, RedisFault, RedisOperation, Reload};
+use super::{CacheResult, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload};
 
 /// Reads [`Metrics`] for the registry, which in turn belongs to them.
 pub(super) struct Exposition {
@@ -46,6 +46,7 @@ impl Collector for Exposition {
         let mut families = Vec::with_capacity(Family::ALL.len());
         collect_routes(&metrics, &mut families);
         collect_upstreams(&metrics, &mut families);
+        collect_limits(&metrics, &mut families);
         collect_redis(&metrics, &mut families);
         collect_process(&metrics, &mut families);
         families
@@ -95,6 +96,20 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         refused.counter(&[&name], upstream.queue_refused.value());
     }
     families.extend([requests, durations, queued, refused].map(MetricFamily::from));
+}
+
+fn collect_limits(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
+    let mut limited = Samples::of(Family::RATE_LIMITED);
+    for (name, limit) in metrics.limits.all() {
+        for (reason, count) in LimitReason::ALL.iter().zip(limit.all()) {
+            limited.counter(&[&name, reason.as_str()], count);
+        }
+    }
+    let mut bytes = Samples::of(Family::RATE_LIMIT_BYTES);
+    if let Some(read) = &*metrics.limiter.lock().unwrap_or_else(PoisonError::into_inner) {
+        bytes.gauge(&[], read());
+    }
+    families.extend([limited, bytes].map(MetricFamily::from));
 }
 
 fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

@@ -25,6 +25,8 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
         stored_responses: 2,
         evictions: 5,
     });
+    metrics.limit("default").refused(LimitReason::Excess);
+    metrics.observe_limiter(|| 1024);
     let redis = metrics.redis();
     redis.duration(RedisOperation::Get, Duration::from_millis(1));
     redis.fault(RedisOperation::Get, RedisFault::Timeout);
@@ -79,6 +81,8 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_http_requests_total counter route,method,status",
         "forebay_in_flight gauge ",
         "forebay_log_dropped_total counter ",
+        "forebay_rate_limit_bytes gauge ",
+        "forebay_rate_limited_total counter limit,reason",
         "forebay_redis_duration_seconds histogram operation",
         "forebay_redis_errors_total counter operation,kind",
         "forebay_redis_up gauge ",

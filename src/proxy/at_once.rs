@@ -15,6 +15,7 @@ use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::Generation;
+use crate::limit::rate::Stage;
 use crate::message::{RequestHead, ResponseHead};
 use crate::metrics::CacheResult;
 use crate::respond::error::{ProxyError, redirect_to_https};
@@ -101,6 +102,10 @@ impl Proxy {
             Ok(decided) => decided,
             Err(reached) => return reached,
         };
+        if let Err(error) = self.admit(&decided, Stage::Arrival, exchange) {
+            self.queue_refusal(error, request, client, exchange);
+            return Reached::Queued;
+        }
         let Some(rules) = decided.cache_rules() else {
             return Reached::Routed(decided.index);
         };

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::relay::{Limits, Relay, RelayError};
 use super::{Decided, Failure, Proxy, WRITE_PROGRESS};
 use crate::edge::client::Client;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Kind};
 use crate::io::Alarm;
+use crate::limit::rate::Stage;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
@@ -57,6 +58,9 @@ impl Proxy {
             && length > limit
         {
             return Err(ProxyError::BodyTooLarge.into());
+        }
+        if exchange.kind != Kind::Behind {
+            self.admit(decided, Stage::Forward, exchange)?;
         }
         let Some(upstream) = decided.generation.upstreams.get(route.upstream) else {
             return Err(ProxyError::NoServer.into());

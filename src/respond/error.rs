@@ -4,12 +4,15 @@
 //! one of our own. None of them says where a server is.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::http1::body::BodyError;
 use crate::http1::request::RequestError;
+use crate::limit::fields::seconds;
+use crate::limit::rate::TooMany;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, split_port};
 use crate::route::NoRoute;
 
@@ -56,6 +59,8 @@ pub enum ProxyError {
     Overloaded {
         retry_after: Option<Duration>,
     },
+    /// The client has had what its limits allow.
+    RateLimited(Box<TooMany>),
     /// We are about to stop.
     Draining,
     ConnectTimeout,
@@ -208,6 +213,10 @@ impl ProxyError {
                 let detail = "The proxy is at its limit.";
                 (503, "overloaded", "connection_limit_reached", KeepAlive, detail)
             }
+            Self::RateLimited(_) => {
+                let detail = "You have sent too many requests: see Retry-After.";
+                (429, "rate-limited", "http_request_denied", KeepAlive, detail)
+            }
             Self::Draining => {
                 let detail = "The proxy is shutting down.";
                 (503, "draining", "proxy_internal_response", Close, detail)
@@ -295,7 +304,7 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
     let description = error.describe();
     let title = phrase(description.status);
     let (media_type, body) = match preference(accept.unwrap_or(b"*/*")) {
-        Preference::Json => ("application/problem+json", json(&description, title, request_id)),
+        Preference::Json => ("application/problem+json", json(error, &description, title, request_id)),
         Preference::Text => ("text/plain; charset=utf-8", text(&description, title, request_id)),
     };
     let mut fields = own_fields(request_id, now);
@@ -307,7 +316,11 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
         ProxyError::Request(RequestError::MethodNotAllowed) => fields.push("Allow", ALLOW),
         ProxyError::Overloaded {
             retry_after: Some(after),
-        } => fields.push("Retry-After", after.as_secs().max(1).to_string()),
+        } => fields.push("Retry-After", seconds(*after).max(1).to_string()),
+        // RFC 6585 §4.
+        ProxyError::RateLimited(too_many) => {
+            fields.push("Retry-After", seconds(too_many.retry_after).max(1).to_string());
+        }
         _ => {}
     }
     let head = own_head(description.status, fields, body.len());
@@ -356,15 +369,28 @@ fn own_head(status: u16, fields: Fields, length: usize) -> ResponseHead {
 }
 
 /// Problem details (RFC 9457 §3.1); `reason` and `request_id` are extension members (§3.2).
-fn json(description: &Description, title: &str, request_id: &str) -> String {
+fn json(error: &ProxyError, description: &Description, title: &str, request_id: &str) -> String {
     let Description {
         status, reason, detail, ..
     } = description;
     let request_id = escaped(request_id);
+    let (problem, title, more) = match error {
+        ProxyError::RateLimited(too_many) => (QUOTA_EXCEEDED, QUOTA_EXCEEDED_TITLE, violated(&too_many.limits)),
+        _ => ("about:blank", title, String::new()),
+    };
     format!(
-        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
+        "{{\"type\":\"{problem}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",{more}\
          \"reason\":\"{reason}\",\"request_id\":\"{request_id}\"}}\n"
     )
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-11, its problem type for an exhausted quota.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+const QUOTA_EXCEEDED_TITLE: &str = "Request cannot be satisfied as assigned quota has been exceeded";
+
+/// The member of that problem type. Names are of letters, digits and `-_.`.
+fn violated(limits: &[Arc<str>]) -> String {
+    format!("\"violated-policies\":[\"{}\"],", limits.join("\",\""))
 }
 
 fn text(description: &Description, title: &str, request_id: &str) -> String {

@@ -373,9 +373,9 @@ fn is_useless(meta: &StoredMeta, policy: &StorePolicy<'_>) -> bool {
 }
 
 /// Fields that are about the connection or the next hop (RFC 9111 §3.1, RFC 9110 §7.6.1). `Age` is given anew with each reuse;
-/// cookies belong to one client.
+/// cookies belong to one client, and so does what it has left of a limit (draft-ietf-httpapi-ratelimit-headers-11).
 fn is_transient(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 11] = [
         "connection",
         "keep-alive",
         "te",
@@ -385,8 +385,13 @@ fn is_transient(name: &str) -> bool {
         "age",
         "set-cookie",
         "set-cookie2",
+        "ratelimit",
+        "ratelimit-policy",
     ];
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+        || name
+            .get(..12)
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case("x-ratelimit-"))
         || name
             .get(..6)
             .is_some_and(|prefix| prefix.eq_ignore_ascii_case("proxy-"))

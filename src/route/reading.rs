@@ -4,6 +4,8 @@
 //! `;parameters`, decode twice. A route that is found by one reading and not by another is a way around its `deny`, so all
 //! readings are worked out here, and [`super::Router`] demands that they agree.
 
+use std::borrow::Cow;
+
 /// Readings of one path; a path that people write has one or two, and a handful in the worst case.
 const MAX_READINGS: usize = 32;
 
@@ -49,6 +51,19 @@ pub(super) fn is_plain(path: &[u8]) -> bool {
         previous = *byte;
     }
     true
+}
+
+/// One form for all paths that a server may take for the same: the shortest reading.
+pub fn shortest_reading(path: &str) -> Cow<'_, [u8]> {
+    if is_plain(path.as_bytes()) {
+        return Cow::Borrowed(path.as_bytes());
+    }
+    let shortest = readings(path.as_bytes()).ok().and_then(|readings| {
+        readings
+            .into_iter()
+            .min_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)))
+    });
+    shortest.map_or(Cow::Borrowed(path.as_bytes()), Cow::Owned)
 }
 
 /// Everything that a server may take `path` for; first what was received (in canonical form).

@@ -34,6 +34,8 @@ fn route(matches: Match) -> Route {
         allow: Vec::new(),
         deny: Vec::new(),
         keep_fields: Vec::new(),
+        rate_limits: vec![],
+        rate_limit_cost: 1,
     }
 }
 

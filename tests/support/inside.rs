@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use forebay::clock::Clock;
 use forebay::config::{Config, Environment, ListenAddress};
+use forebay::limit::refused::RefusedKey;
 use forebay::rfc9111::date::{Timestamp, format_http_date};
 use forebay::server::Server;
 use serde_json::Value;
@@ -116,6 +118,11 @@ impl Inside {
         let tier = [("tier", "l1")];
         self.metric_becomes("forebay_cache_stored_responses", &tier, count as f64)
             .await;
+    }
+
+    /// The keys that each limit refuses most.
+    pub fn most_refused(&self) -> Vec<(Arc<str>, Vec<RefusedKey>)> {
+        self.server.proxy().generation().limiter.most_refused(10)
     }
 
     /// Waits for the access log's entry that is as told.

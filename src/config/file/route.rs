@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::limit::FileRateLimit;
+use super::limit::FileLimits;
 use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, SizeOrUnlimited, SizeText, Text};
 use super::shape::{List, Map, OneOrMany, Switch};
 
@@ -80,8 +80,10 @@ policies! {
     keep_fields: List<String>,
     /// Compress responses.
     compression: Switch<FileCompression>,
-    /// Limit requests of each client.
-    rate_limit: Switch<FileRateLimit>,
+    /// Limit what each client may have in a time: one limit, or a list of which all hold. Default: that of `rate_limits`.
+    rate_limit: FileLimits,
+    /// What a request counts for in limits of requests; 0 for nothing. Default: 1.
+    rate_limit_cost: u32,
 }
 
 /// Conditions on a request; all must hold.

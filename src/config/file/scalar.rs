@@ -14,7 +14,7 @@ use crate::config::address::{self, UpstreamUrl};
 use crate::config::diagnostic::{Complaint, alternatives};
 use crate::config::units;
 use crate::config::yaml::{ANY_SCALAR, complain};
-use crate::config::{ListenAddress, ServerAddress};
+use crate::config::{LimitKeyPart, ListenAddress, ServerAddress};
 
 /// Declares a scalar: its type, what reads it, and the regular expression and types that the schema gives it.
 macro_rules! scalar {
@@ -166,11 +166,11 @@ scalar!(
     "path|(header|cookie|query):.+"
 );
 scalar!(
-    /// What requests are counted by: `client_ip`, `header:NAME`, `cookie:NAME` or `query:NAME`.
-    LimitKey(String),
+    /// What clients are told apart by: `client_ip`, `path`, `host`, `route`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+    LimitKey(LimitKeyPart),
     limit_key,
     "string",
-    "client_ip|(header|cookie|query):.+"
+    "client_ip|path|host|route|(header|cookie|query):.+"
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,16 +210,26 @@ fn collapse(text: &str) -> Result<CollapseScope, Complaint> {
 }
 
 fn hash_key(text: &str) -> Result<String, Complaint> {
-    selector(text, "path")
+    selector(text, &["path"])
 }
 
-fn limit_key(text: &str) -> Result<String, Complaint> {
-    selector(text, "client_ip")
+fn limit_key(text: &str) -> Result<LimitKeyPart, Complaint> {
+    let words = ["client_ip", "path", "host", "route"];
+    selector(text, &words)?;
+    Ok(match text.split_once(':') {
+        Some(("header", name)) => LimitKeyPart::Header(name.to_ascii_lowercase()),
+        Some(("cookie", name)) => LimitKeyPart::Cookie(name.to_owned()),
+        Some((_, name)) => LimitKeyPart::Query(name.to_owned()),
+        None if text == "path" => LimitKeyPart::Path,
+        None if text == "host" => LimitKeyPart::Host,
+        None if text == "route" => LimitKeyPart::Route,
+        None => LimitKeyPart::ClientIp,
+    })
 }
 
-/// `header:NAME`, `cookie:NAME`, `query:NAME` or one word.
-fn selector(text: &str, word: &str) -> Result<String, Complaint> {
-    if text == word {
+/// `header:NAME`, `cookie:NAME`, `query:NAME` or one of these words.
+fn selector(text: &str, words: &[&str]) -> Result<String, Complaint> {
+    if words.contains(&text) {
         return Ok(text.to_owned());
     }
     let is_known = match text.split_once(':') {
@@ -230,7 +240,7 @@ fn selector(text: &str, word: &str) -> Result<String, Complaint> {
     match is_known {
         true => Ok(text.to_owned()),
         false => {
-            let forms = alternatives(&[word, "header:NAME", "cookie:NAME", "query:NAME"]);
+            let forms = alternatives(&[words, &["header:NAME", "cookie:NAME", "query:NAME"]].concat());
             Err(Complaint::new(format!("must be {forms}"), ""))
         }
     }

@@ -8,7 +8,7 @@ use super::positive;
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::scalar::DurationText;
 use crate::config::file::shape::Switch;
-use crate::config::file::{FileConfig, FilePolicies, FileRateLimit, LimitStore};
+use crate::config::file::{FileConfig, FilePolicies};
 use crate::config::report::Report;
 
 pub fn check(file: &FileConfig, report: &mut Report) {
@@ -29,7 +29,6 @@ pub fn check(file: &FileConfig, report: &mut Report) {
             policies(typed.policies(), report, &path);
         }
     }
-    rate_limits(file, report, &root.key("rate_limits"));
     concurrency(file, report, &root.key("concurrency"));
     admin(file, report, &root.key("admin"));
     if let Some(tracing) = &file.tracing {
@@ -59,38 +58,10 @@ fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath) {
             }
         }
     }
-    if let Some(Switch::With(limit)) = typed.rate_limit {
-        rate_limit(limit, report, &path.key("rate_limit"));
-    }
-}
-
-fn rate_limits(file: &FileConfig, report: &mut Report, path: &KeyPath) {
-    let Some(typed) = &file.rate_limits else {
-        return;
-    };
-    if let Some(limit) = &typed.default {
-        rate_limit(limit, report, &path.key("default"));
-    }
-    if typed.store == Some(LimitStore::Redis) {
-        needs_redis(file, report, &path.key("store"));
-    }
-}
-
-fn rate_limit(typed: &FileRateLimit, report: &mut Report, path: &KeyPath) {
-    match typed.requests {
-        None => report.key(&path.key("requests"), "is missing", "like 1000"),
-        Some(0) => report.value(
-            &path.key("requests"),
-            "must be at least 1",
-            "to let nobody in, use deny",
-        ),
-        Some(_) => {}
-    }
-    positive_text(report, &path.key("per"), typed.per.as_ref());
 }
 
 /// Reports that something works only with the second tier.
-fn needs_redis(file: &FileConfig, report: &mut Report, path: &KeyPath) {
+pub fn needs_redis(file: &FileConfig, report: &mut Report, path: &KeyPath) {
     let redis = KeyPath::root().key("cache").key("redis");
     let is_there = file.cache.as_ref().is_some_and(|cache| cache.redis.is_some());
     if !is_there && !report.is_broken(&redis) {

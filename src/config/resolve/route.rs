@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::limit::Limits;
 use super::upstream::{Only, Pools};
 use super::{NAME_RULE, is_name, positive};
 use crate::config::diagnostic::{KeyPath, alternatives};
@@ -23,8 +24,17 @@ pub use matching::resolve as resolve_match;
 /// The name of the implied catch-all.
 const DEFAULT: &str = "default";
 
+/// The name of limits that `defaults` have.
+const DEFAULTS: &str = "defaults";
+
 /// `memory_size`: bytes of L1.
-pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools, memory_size: u64) -> Vec<Route> {
+pub fn resolve(
+    file: &FileConfig,
+    report: &mut Report,
+    pools: &Pools,
+    memory_size: u64,
+    limits: &mut Limits,
+) -> Vec<Route> {
     let root = KeyPath::root();
     let routes_path = root.key("routes");
     let size_path = root.key("cache").key("memory").key("size");
@@ -33,8 +43,11 @@ pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools, memory_siz
         ..Policies::default()
     };
     if let Some(typed) = &file.defaults {
-        common = policies(typed.policies(), report, &root.key("defaults"), None, &common);
+        let path = root.key("defaults");
+        common = policies(typed.policies(), report, &path, None, &common);
+        common.read_limits(typed.policies(), DEFAULTS, limits, report, &path);
     }
+    common.rate_limits.get_or_insert_with(|| limits.default.clone());
     let mut routes: Vec<Route> = Vec::new();
     let mut paths: Vec<KeyPath> = Vec::new();
     let mut names = HashSet::new();
@@ -44,7 +57,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report, pools: &Pools, memory_siz
             continue;
         };
         let path = routes_path.index(index);
-        let route = route(typed, index, report, &path, pools, &common);
+        let route = route(typed, index, report, &path, pools, &common, limits);
         if !names.insert(route.name.clone()) {
             report.value(&path.key("name"), "must not be the name of another route", "");
         }
@@ -91,6 +104,7 @@ fn route(
     path: &KeyPath,
     pools: &Pools,
     common: &Policies,
+    limits: &mut Limits,
 ) -> Route {
     let name = match &typed.name {
         Some(name) => {
@@ -126,7 +140,12 @@ fn route(
             "there is nothing to take off",
         );
     }
-    let own = policies(typed.policies(), report, path, Some(&matches), common);
+    let mut own = policies(typed.policies(), report, path, Some(&matches), common);
+    own.read_limits(typed.policies(), &name, limits, report, path);
+    if let Some(cost) = own.rate_limit_cost {
+        let in_force = said_ref(&own.rate_limits, &common.rate_limits).map_or(&[][..], Vec::as_slice);
+        limits.check_cost(in_force, cost, report, &path.key("rate_limit_cost"));
+    }
     check_together(typed, &own, common, report, path);
     // Where something was reported the index does not count.
     let upstream = upstream.unwrap_or(0);
@@ -152,6 +171,9 @@ struct Policies {
     allow: Option<Vec<IpNet>>,
     deny: Option<Vec<IpNet>>,
     keep_fields: Option<Vec<String>>,
+    /// Into all limits of the file.
+    rate_limits: Option<Vec<usize>>,
+    rate_limit_cost: Option<u64>,
     /// Bytes of L1, which shares are parts of. `None`: something was reported about it.
     memory_size: Option<u64>,
 }
@@ -218,7 +240,24 @@ fn policies(
         allow: typed.allow.map(networks),
         deny: typed.deny.map(networks),
         keep_fields,
+        rate_limits: None,
+        rate_limit_cost: typed.rate_limit_cost.map(|cost| u64::from(*cost)),
         memory_size: common.memory_size,
+    }
+}
+
+impl Policies {
+    fn read_limits(
+        &mut self,
+        typed: FilePolicies<'_>,
+        of: &str,
+        limits: &mut Limits,
+        report: &mut Report,
+        path: &KeyPath,
+    ) {
+        if let Some(typed) = typed.rate_limit {
+            self.rate_limits = limits.read(typed, of, report, &path.key("rate_limit"));
+        }
     }
 }
 
@@ -322,6 +361,8 @@ fn assemble(
         allow: said(&own.allow, &common.allow).unwrap_or_default(),
         deny: said(&own.deny, &common.deny).unwrap_or_default(),
         keep_fields: said(&own.keep_fields, &common.keep_fields).unwrap_or_default(),
+        rate_limits: said(&own.rate_limits, &common.rate_limits).unwrap_or_default(),
+        rate_limit_cost: own.rate_limit_cost.or(common.rate_limit_cost).unwrap_or(1),
     }
 }
 

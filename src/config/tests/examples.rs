@@ -42,7 +42,7 @@ fn shipped_examples_hold_known_keys_only() {
     };
     let on: Vec<String> = text.lines().map(uncomment).collect();
     let found = errors(&on.join("\n"));
-    assert!(found.len() > 20, "{found:#?}");
+    assert!(!found.is_empty());
     for error in found {
         let is_expected =
             error.contains("not available yet in this version") || error.contains("must be a file that can be read");
@@ -96,10 +96,8 @@ fn every_key_is_known() {
             "cache.warm",
             "cache.invalidate",
             "defaults.compression",
-            "routes[0].rate_limit",
             "routes[1].cache.tags",
             "routes[1].cache.collapse",
-            "rate_limits",
             "concurrency",
             "admin",
             "tracing",

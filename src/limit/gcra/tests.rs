@@ -226,7 +226,11 @@ fn what_was_not_used_comes_back() {
     assert_eq!(gcra.peek(state, 0, 0).remaining, 400);
     let state = gcra.charge(state, 0, 300);
     assert_eq!(gcra.peek(state, 0, 0).remaining, 100);
-    assert_eq!(gcra.give_back(State::NEW, 5, 10), State::back_at(5), "nobody gets more than everything");
+    assert_eq!(
+        gcra.give_back(State::NEW, 5, 10),
+        State::back_at(5),
+        "nobody gets more than everything"
+    );
 }
 
 #[test]

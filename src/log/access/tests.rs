@@ -49,6 +49,8 @@ fn entry(request_id: &str) -> Entry {
         user_agent: None,
         referer: None,
         error: None,
+        limit: None,
+        limit_reason: None,
     }
 }
 

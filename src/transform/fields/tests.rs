@@ -23,6 +23,8 @@ fn route() -> Route {
         allow: Vec::new(),
         deny: Vec::new(),
         keep_fields: Vec::new(),
+        rate_limits: vec![],
+        rate_limit_cost: 1,
     }
 }
 
@@ -231,6 +233,8 @@ fn forged_fields_are_believed_from_trusted_peers_only() {
         let head = request(&[(name, sent)]);
         let keeping = Route {
             keep_fields: vec![name.to_ascii_lowercase()],
+            rate_limits: vec![],
+            rate_limit_cost: 1,
             ..route()
         };
         for (peer, route, expected) in [
