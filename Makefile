@@ -15,7 +15,8 @@ LOCKED := $(if $(CI),--locked)
 # command:package, in Debian's names.
 BUILD_TOOLS := cc:build-essential cmake:cmake
 TEST_TOOLS := $(BUILD_TOOLS) redis-server:redis-server curl:curl
-BENCH_TOOLS := $(BUILD_TOOLS) nginx:nginx wrk:wrk taskset:util-linux python3:python3
+BENCH_TOOLS := $(BUILD_TOOLS) nginx:nginx haproxy:haproxy varnishd:varnish wrk:wrk h2load:nghttp2-client openssl:openssl \
+	valgrind:valgrind taskset:util-linux python3:python3
 
 # Installs the packages whose commands are missing. Package lists are fetched only when the ones at hand do not do.
 define install_missing
@@ -37,7 +38,7 @@ echo "installing: $${missing[*]}"; \
 "$${install[@]}" || { "$${apt[@]}" update && "$${install[@]}"; }
 endef
 
-.PHONY: help run test check format lint docs test-build bench build-tools test-tools bench-tools
+.PHONY: help run test check format lint docs test-build bench bench-parts build-tools test-tools bench-tools
 
 help: ## This list.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -73,10 +74,12 @@ lint: build-tools
 docs: build-tools
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --document-private-items
 
-bench: bench-tools ## Micro-benches, then Forebay and nginx side by side (benches/compare).
-	$(CARGO) bench $(LOCKED) --benches
+bench: bench-tools ## Forebay beside nginx, HAProxy and Varnish: ten minutes, two with QUICK=1; benches/results.md.
 	$(CARGO) build $(LOCKED) --release --bin forebay
-	python3 benches/compare/compare.py
+	python3 benches/compare/compare.py $(if $(QUICK),--quick) $(BENCH)
+
+bench-parts: build-tools ## Micro-benches: parsing, routing, a hit's parts, the store.
+	$(CARGO) bench $(LOCKED) --benches
 
 build-tools:
 	$(call install_missing,$(BUILD_TOOLS))

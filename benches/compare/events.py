@@ -4,6 +4,7 @@ Both are one thread over epoll. Every event carries the time at which it was wri
 processes of a machine share.
 """
 
+import contextlib
 import errno
 import heapq
 import re
@@ -11,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -145,6 +147,24 @@ class Streams:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.take(left)
+
+    @contextlib.contextmanager
+    def in_background(self):
+        """Takes events while something else goes on. Delays are recorded anew."""
+        self.delays_ms = []
+        ended = threading.Event()
+
+        def take():
+            while not ended.is_set():
+                self.take(0.05)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def take(self, timeout):
         for fd, events in self.poll.poll(timeout):

@@ -1,4 +1,4 @@
-"""The servers that are compared: started on free ports, pinned to a core, watched, and ended by id."""
+"""Servers: started on free ports, pinned to a core, watched, and ended by id."""
 
 import contextlib
 import os
@@ -13,9 +13,6 @@ from pathlib import Path
 
 READY_SECONDS = 20
 STOP_SECONDS = 10
-# nginx and its workers, Forebay, and 4 sockets a stream in this program's own processes.
-OPEN_FILES = 1 << 16
-
 SIZES = {"1k": 1024, "20k": 20 * 1024, "64k": 64 * 1024}
 
 
@@ -53,12 +50,21 @@ free_port.given = set()
 
 @dataclass
 class Server:
-    """A running server: a process (and its children) that accepts on `port`."""
+    """A running server: a process (and its children) that accepts on these ports, by what is spoken there."""
 
     name: str
-    port: int
+    ports: dict
     process: subprocess.Popen
     log: Path
+
+    @property
+    def port(self):
+        return self.ports["http"]
+
+    def url(self, path, door="http"):
+        """`door`: http, h2 (HTTP/2 with prior knowledge) or tls."""
+        scheme = "https" if door == "tls" else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[door]}{path}"
 
     def pids(self):
         """The process and its descendants."""
@@ -118,15 +124,14 @@ class Server:
 
 @dataclass
 class Machine:
-    """Where things run: the scratch directory, the two cores, the binary. Ends what it started."""
+    """Where things run: the scratch directory and the two cores. Ends what it started."""
 
     scratch: Path
     proxy_core: int
     load_core: int
-    forebay: Path | None
     running: list = field(default_factory=list)
 
-    def start(self, name, port, core, command):
+    def start(self, name, ports, core, command):
         log = self.scratch / f"{name}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -137,7 +142,7 @@ class Machine:
                 cwd=self.scratch,
                 start_new_session=True,
             )
-        server = Server(name, port, process, log)
+        server = Server(name, ports, process, log)
         self.running.append(server)
         server.wait_until_ready()
         return server
@@ -150,112 +155,7 @@ class Machine:
         while self.running:
             self.running.pop().stop()
 
-    def start_nginx(self, name, core, http):
-        port = free_port()
-        home = self.scratch / name
-        home.mkdir(exist_ok=True)
-        conf = home / "nginx.conf"
-        conf.write_text(nginx_conf(home, http.replace("LISTEN", f"127.0.0.1:{port} backlog=4096")))
-        return self.start(name, port, core, [tool("nginx"), "-e", "stderr", "-p", home, "-c", conf])
-
-    def start_origin(self):
-        """Static files of all sizes, below /pass/ (`no-store`) and /hit/ (fresh for an hour)."""
-        files = self.scratch / "files"
-        files.mkdir(exist_ok=True)
-        for name, size in SIZES.items():
-            (files / name).write_bytes(bytes(random.Random(size).choices(b"abcdefghijklmnopqrstuvwxyz\n", k=size)))
-        return self.start_nginx("origin", self.load_core, origin_conf(files))
-
     def start_event_origin(self):
         port = free_port()
         script = Path(__file__).with_name("events.py")
-        return self.start("event-origin", port, self.load_core, [tool("python3"), script, port])
-
-    def start_proxy(self, kind, origin):
-        match kind:
-            case "nginx":
-                return self.start_nginx("nginx", self.proxy_core, proxy_conf(origin, access_log="off"))
-            case "nginx+log":
-                log = self.scratch / "nginx-access.log"
-                return self.start_nginx("nginx+log", self.proxy_core, proxy_conf(origin, f"{log} combined"))
-            case "forebay":
-                return self.start_forebay(kind, origin, "false")
-            case "forebay+log":
-                log = self.scratch / "forebay-access.log"
-                return self.start_forebay(kind, origin, f'{{format: combined, path: "{log}"}}')
-
-    def start_forebay(self, name, origin, access):
-        port = free_port()
-        conf = self.scratch / f"{name}.yaml"
-        conf.write_text(
-            f'listeners: [{{address: "127.0.0.1:{port}"}}]\n'
-            f'upstreams: {{app: {{servers: ["127.0.0.1:{origin.port}"], keepalive: 256}}}}\n'
-            f'metrics: {{listen: "127.0.0.1:{free_port()}"}}\n'
-            f"log: {{access: {access}}}\n"
-            "server: {threads: 1}\n"
-        )
-        return self.start(name, port, self.proxy_core, [self.forebay, "run", "--config", conf])
-
-
-def nginx_conf(home, http):
-    # `user` is for root only; without root nginx warns about it. The paths are those that default to /var.
-    user = "user root;" if os.geteuid() == 0 else ""
-    paths = " ".join(f"{kind}_temp_path {home}/{kind};" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
-    return f"""
-{user}
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile {OPEN_FILES};
-pid {home}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections {OPEN_FILES // 2}; }}
-http {{
-    {paths}
-    default_type text/plain;
-    sendfile on;
-    tcp_nodelay on;
-    server_tokens off;
-    keepalive_timeout 75s;
-    keepalive_requests 100000000;
-    {http}
-}}
-"""
-
-
-def origin_conf(files):
-    return f"""
-    access_log off;
-    open_file_cache max=100;
-    etag off;
-    server {{
-        listen LISTEN;
-        location /pass/ {{ alias {files}/; add_header Cache-Control no-store; }}
-        location /hit/ {{ alias {files}/; add_header Cache-Control max-age=3600; }}
-    }}
-"""
-
-
-def proxy_conf(origin, access_log):
-    # What an operator writes: connections to the origin kept, the client's address passed on, event streams unbuffered.
-    return f"""
-    access_log {access_log};
-    proxy_cache_path cache levels=1:2 keys_zone=hits:10m use_temp_path=off;
-    upstream app {{ server 127.0.0.1:{origin.port}; keepalive 256; keepalive_requests 100000000; }}
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Host $http_host;
-    proxy_set_header X-Real-IP $remote_addr;
-    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    proxy_set_header X-Forwarded-Proto $scheme;
-    server {{
-        listen LISTEN;
-        location / {{ proxy_pass http://app; }}
-        location /hit/ {{
-            proxy_pass http://app;
-            proxy_cache hits;
-            proxy_cache_lock on;
-            add_header Cache-Status $upstream_cache_status;
-        }}
-        location /events {{ proxy_pass http://app; proxy_buffering off; proxy_read_timeout 300s; }}
-    }}
-"""
+        return self.start("event-origin", {"http": port}, self.load_core, [tool("python3"), script, port])
