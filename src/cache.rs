@@ -6,6 +6,7 @@
 
 pub mod filling;
 pub mod flight;
+pub mod hottest;
 pub mod invalidations;
 pub mod memory;
 pub mod partial;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
+pub use self::hottest::Hottest;
 pub use self::invalidations::Invalidations;
 pub use self::memory::{Memory, PackedFields};
 pub use self::stored_lines::StoredLines;
@@ -71,6 +73,7 @@ pub struct Cache {
     pub flights: Flights,
     pub invalidations: Invalidations,
     pub refreshes: Refreshes,
+    pub hottest: Hottest,
 }
 
 /// Refreshes behind the backs of clients that go on at once; more are put off until somebody asks again.
@@ -108,6 +111,7 @@ impl Cache {
             flights: Flights::default(),
             invalidations: Invalidations::default(),
             refreshes: Refreshes::default(),
+            hottest: Hottest::default(),
         }
     }
 }

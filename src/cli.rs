@@ -1,8 +1,9 @@
 //! Arguments → what to do → exit status.
 
+mod admin;
 mod check;
 pub mod demo;
-mod explain;
+pub(crate) mod explain;
 mod run;
 
 use std::io::{self, Write};
@@ -16,6 +17,8 @@ use clap::{Args, Parser, Subcommand};
 const USAGE: u8 = 64;
 /// An address cannot be bound, a file cannot be written (EX_UNAVAILABLE).
 const UNAVAILABLE: u8 = 69;
+/// The token is missing or wrong (EX_NOPERM).
+const NOT_PERMITTED: u8 = 77;
 /// The configuration was wrong (EX_CONFIG).
 const CONFIGURATION: u8 = 78;
 
@@ -23,7 +26,8 @@ const CONFIGURATION: u8 = 78;
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit status: 0 success, 64 wrong usage, 69 an address or file cannot be used, 78 wrong configuration.\n\n\
+    after_help = "Exit status: 0 success, 64 wrong usage, 69 an address or file cannot be used, 77 not permitted, \
+    78 wrong configuration; 1 the admin listener refuses.\n\n\
     Example:\n  forebay run --upstream http://127.0.0.1:3000 --listen 127.0.0.1:8080"
 )]
 struct Cli {
@@ -44,6 +48,8 @@ enum Command {
     Schema,
     /// Tell what would become of a request, without sending anything
     Explain(Explain),
+    #[command(flatten)]
+    Admin(admin::AdminCommand),
     /// Try it out: a small built-in application with Forebay in front of it
     Demo {
         /// Where Forebay listens
@@ -69,7 +75,7 @@ struct Run {
 }
 
 #[derive(Debug, Args)]
-struct Explain {
+pub(crate) struct Explain {
     /// The configuration file
     file: PathBuf,
     /// The request's method
@@ -114,6 +120,7 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Explain(options) => explain::explain(&options),
+        Command::Admin(command) => admin::run(&command),
         Command::Demo { listen } => run::demo(listen),
     }
 }

@@ -16,6 +16,7 @@ mod load;
 mod redis;
 mod report;
 mod resolve;
+mod shown;
 mod template;
 pub mod units;
 mod upstream;
@@ -63,8 +64,29 @@ pub struct Config {
     pub cache: Cache,
     /// `None`: no metrics listener.
     pub metrics: Option<SocketAddr>,
+    /// `None`: no admin listener.
+    pub admin: Option<Admin>,
     pub log: Log,
     pub server: Server,
+    pub shown: Shown,
+}
+
+/// What was typed, in the form that may be shown. All are equal: it says nothing that the rest of the configuration does not.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(pub Arc<serde_json::Value>);
+
+impl PartialEq for Shown {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The listener for purging and inspection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Whoever asks must have it. `None`: whoever reaches the listener may ask, which only loopback is for.
+    pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

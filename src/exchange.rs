@@ -13,7 +13,7 @@ use crate::generation::{Generation, RouteInForce};
 use crate::limit::rate::Standing;
 use crate::log::access::{AccessLog, Entry};
 use crate::message::RequestHead;
-use crate::metrics::{CacheResult, RouteMetrics};
+use crate::metrics::{BytesFrom, CacheResult, RouteMetrics};
 use crate::request_id::RequestId;
 use crate::rfc9111::reuse::Forward;
 use crate::transform::forwarding::ClientAddress;
@@ -188,6 +188,8 @@ impl Drop for Exchange {
         if let Some(standing) = &self.standing {
             standing.settle(self.response_bytes, duration);
         }
+        let from = self.cache.map_or(BytesFrom::Origin, CacheResult::bytes_from);
+        self.metrics().bytes(from, self.response_bytes);
         if !self.access.wants(self.request_id.as_str(), self.status, took) {
             return;
         }

@@ -12,6 +12,7 @@
 //! knows nothing of sockets: [`http1`], [`route`], [`transform`], [`rfc9111`]. [`metrics`], [`log`] and [`status`] stand beside the flow
 //! and read it.
 
+pub mod admin;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -3,7 +3,7 @@
 
 pub mod access;
 mod format;
-mod redact;
+pub(crate) mod redact;
 
 use std::io::IsTerminal;
 use std::{fmt, io};

@@ -21,6 +21,7 @@ use prometheus::proto::MetricType;
 use prometheus::{Registry, TextEncoder};
 
 pub use histogram::Histogram;
+pub(crate) use histogram::Reading;
 pub use limit::LimitMetrics;
 pub use redis::RedisMetrics;
 pub use route::RouteMetrics;
@@ -62,6 +63,8 @@ families! {
         "Time from a request's first byte to the last byte of its response.";
     CACHE_REQUESTS = COUNTER "forebay_cache_requests_total" ["route", "result"]
         "Requests by what the cache did for them: where the response came from, or why it was forwarded (RFC 9211 fwd).";
+    RESPONSE_BYTES = COUNTER "forebay_http_response_bytes_total" ["route", "source"]
+        "Bytes of response bodies sent to clients, by whether the origin had to send them for that.";
     CACHE_BYTES = GAUGE "forebay_cache_bytes" ["tier"]
         "Bytes that stored responses take up, bookkeeping included.";
     CACHE_STORED_RESPONSES = GAUGE "forebay_cache_stored_responses" ["tier"]
@@ -159,6 +162,32 @@ words! {
         Stale = "stale",
         /// Only a part of the response was stored.
         Partial = "partial",
+    }
+}
+
+words! {
+    /// Whether the origin had to send what the client got.
+    pub enum BytesFrom {
+        /// A stored response, or another request's fetch.
+        Cache = "cache",
+        Origin = "origin",
+    }
+}
+
+impl CacheResult {
+    /// Where the body came from.
+    pub fn bytes_from(self) -> BytesFrom {
+        match self {
+            Self::HitL1 | Self::HitL2 | Self::ServedStale | Self::Collapsed | Self::Revalidated => BytesFrom::Cache,
+            Self::Bypass
+            | Self::Method
+            | Self::UriMiss
+            | Self::VaryMiss
+            | Self::Miss
+            | Self::Request
+            | Self::Stale
+            | Self::Partial => BytesFrom::Origin,
+        }
     }
 }
 
@@ -336,6 +365,25 @@ impl Metrics {
     /// The counters of the route of that name; [`NO_ROUTE`] where there is none. For start-up and reloads: takes a lock.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.routes.of(name)
+    }
+
+    /// The counters of all routes, by name.
+    pub(crate) fn all_routes(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
+        self.routes.all()
+    }
+
+    /// Open connections, by listener.
+    pub(crate) fn all_connections(&self) -> Vec<(Arc<str>, u64)> {
+        let all = self.connections.all().into_iter();
+        all.map(|(listener, gauge)| (listener, gauge.value())).collect()
+    }
+
+    /// What the memory cache says of itself.
+    pub(crate) fn cache_gauges(&self) -> CacheGauges {
+        match &*self.cache.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(read) => read(),
+            None => CacheGauges::default(),
+        }
     }
 
     /// The counters of the upstream of that name. For start-up and reloads: takes a lock.

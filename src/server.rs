@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::bind::{BindError, Bound};
+use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Verify};
 use crate::edge::FrontDoor;
@@ -67,6 +68,7 @@ pub struct Server {
     /// Where it listens, in the order of the configuration.
     pub addresses: Vec<ListenAddress>,
     pub metrics_address: Option<SocketAddr>,
+    pub admin_address: Option<SocketAddr>,
     proxy: Arc<Proxy>,
     readiness: Arc<Readiness>,
     program_log: Option<ProgramLog>,
@@ -103,6 +105,7 @@ impl Server {
     fn serve(proxy: Arc<Proxy>, bound: Bound, program_log: Option<ProgramLog>) -> Self {
         let (shutdown, stopping) = watch::channel(false);
         let (status_shutdown, mut status_stopping) = watch::channel(false);
+        let mut admin_stopping = status_stopping.clone();
         let readiness = Arc::new(Readiness::default());
         let mut services = JoinSet::new();
         let addresses: Vec<_> = bound
@@ -136,6 +139,16 @@ impl Server {
             tracing::info!(kind = "metrics", %address, "listening");
             metrics_address = Some(address);
         }
+        let mut admin_address = None;
+        if let Some((listener, address)) = bound.admin {
+            let admin = Arc::new(Admin::new(proxy.clone(), readiness.clone()));
+            let stop = async move {
+                let _ = admin_stopping.wait_for(|stop| *stop).await;
+            };
+            tasks.spawn(crate::admin::serve(listener, admin, stop));
+            tracing::info!(kind = "admin", %address, "listening");
+            admin_address = Some(address);
+        }
         tasks.spawn(watch_certificates(proxy.clone()));
         proxy.generation().start_after(None);
         readiness.ready();
@@ -143,6 +156,7 @@ impl Server {
         Self {
             addresses,
             metrics_address,
+            admin_address,
             proxy,
             readiness,
             program_log,

@@ -135,7 +135,6 @@ async fn broken_rules_are_errors() {
 async fn what_is_not_available_yet_is_said_and_not_ignored() {
     let table = [
         ("cache.redis", "cache: { redis: { url: \"redis://127.0.0.1:6379/0\" } }"),
-        ("admin", "admin: { listen: 127.0.0.1:9191 }"),
         ("compression", "defaults: { compression: { min_size: 1KiB } }"),
     ];
     for (key, section) in table {

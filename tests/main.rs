@@ -1,6 +1,7 @@
 //! Forebay from outside: the real binary between fake origins and real clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
 mod cache;
 mod caching;
 mod configuration;

@@ -202,6 +202,11 @@ impl Memory {
         }
     }
 
+    /// The variants under a key, without counting as a use of them.
+    pub fn peek(&self, key: &CacheKey) -> Option<Variants> {
+        Some(self.shards.known(key)?.variants)
+    }
+
     /// Puts a response beside the variants of its key, in the place of the one that it replaces. One that is too large for the cache
     /// or for its route's share of it is not stored; the one that it would replace goes all the same.
     pub fn store(&self, route: &str, key: &CacheKey, new: Arc<Stored>) {

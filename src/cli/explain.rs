@@ -13,7 +13,7 @@ mod text;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use self::asked::Asked;
+pub(crate) use self::asked::Asked;
 use self::text::Text;
 use super::{CONFIGURATION, USAGE};
 use crate::clock::Clock;
@@ -64,7 +64,7 @@ pub fn explain(options: &super::Explain) -> ExitCode {
 }
 
 /// The whole text.
-fn explanation(asked: &Asked, generation: &Generation, now: Timestamp) -> String {
+pub(crate) fn explanation(asked: &Asked, generation: &Generation, now: Timestamp) -> String {
     let mut text = Text::default();
     // An answer of Forebay's own ends the story.
     if let Err(answer) = tell(asked, generation, now, &mut text) {

@@ -19,6 +19,10 @@ impl Config {
         if self.metrics != new.metrics {
             keys.push("metrics.listen");
         }
+        let admin = |config: &Self| config.admin.as_ref().map(|admin| admin.listen);
+        if admin(self) != admin(new) {
+            keys.push("admin.listen");
+        }
         if self.cache.memory.size != new.cache.memory.size {
             keys.push("cache.memory.size");
         }

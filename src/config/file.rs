@@ -134,8 +134,10 @@ pub struct FileAdmin {
     /// Beyond loopback a token is a must.
     #[schemars(required)]
     pub listen: Option<SocketText>,
-    /// A file that holds the bearer token.
+    /// A file that holds the bearer token; read again on a reload.
     pub token_file: Option<String>,
+    /// The bearer token, best from the environment.
+    pub token: Option<String>,
 }
 
 /// What is logged.

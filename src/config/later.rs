@@ -30,7 +30,6 @@ const LATER: &[Later] = &[
     Later("rate_limits.default.tokens", &[]),
     Later("rate_limits.default.*.tokens", &[]),
     Later("concurrency", &[]),
-    Later("admin", &[]),
     Later("tracing", &[]),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::diagnostic::{Complaint, Cure, Diagnostic, Diagnostics};
 use super::environment::Environment;
@@ -10,7 +11,8 @@ use super::file::{self, FileConfig};
 use super::report::Report;
 use super::resolve::resolve;
 use super::yaml::{MAX_FILE_SIZE, Node};
-use super::{Config, ListenAddress, address, defaults, later};
+use super::{Config, ListenAddress, Shown, address, defaults, later, shown};
+use crate::log::redact;
 
 /// A configuration that can be used, and what is odd about it.
 #[derive(Debug)]
@@ -39,7 +41,8 @@ impl Config {
     /// Everything that is wrong with it.
     pub fn parse(name: &str, text: &str, environment: &Environment) -> Result<Loaded, Diagnostics> {
         let (typed, mut report) = file::read(name, text, environment)?;
-        let config = resolve(&typed, &mut report);
+        let mut config = resolve(&typed, &mut report);
+        config.shown = Shown(Arc::new(shown::shown(report.root())));
         later::refuse(&mut report);
         let warnings = report.finish()?;
         Ok(Loaded { config, warnings })
@@ -65,7 +68,10 @@ impl Config {
             return Err(Diagnostics::new(diagnostics));
         }
         let mut report = Report::new("command line", Node::empty());
-        let config = resolve(&typed, &mut report);
+        let mut config = resolve(&typed, &mut report);
+        let listen = listen.map_or_else(|| defaults::LISTEN.to_string(), str::to_owned);
+        let shown = serde_json::json!({ "listen": listen, "upstream": redact::url_text(upstream) });
+        config.shown = Shown(Arc::new(shown));
         let warnings = report.finish()?;
         Ok(Loaded { config, warnings })
     }

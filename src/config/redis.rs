@@ -65,8 +65,8 @@ pub enum Password {
 pub struct Secret(String);
 
 impl Secret {
-    pub fn new(text: String) -> Self {
-        Self(text)
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
 
     pub fn reveal(&self) -> &str {

@@ -3,6 +3,7 @@
 //! Always answers a configuration, filled with defaults where something is wrong; it counts only if nothing was
 //! reported.
 
+mod admin;
 mod cache;
 mod limit;
 mod listener;
@@ -20,7 +21,7 @@ use super::file::shape::Switch;
 use super::file::{AccessFormatName, FileAccessLog, FileConfig, FileLog, FileProcess, LevelName, TlsVersionName};
 use super::report::Report;
 use super::{
-    AccessFormat, AccessLog, Config, Level, ListenAddress, Listener, Log, LogPath, Server, TlsVersion, defaults,
+    AccessFormat, AccessLog, Config, Level, ListenAddress, Listener, Log, LogPath, Server, Shown, TlsVersion, defaults,
 };
 
 /// Applies every default and checks every rule.
@@ -45,6 +46,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
     }
     let listeners = listener::resolve(file, report);
     let metrics = metrics(file, report, &listeners);
+    let admin = admin::resolve(file, report, &listeners, metrics);
     let pools = upstream::resolve(file, report);
     let cache = cache::resolve(file.cache.as_ref(), report);
     let mut limits = limit::Limits::new(file, report);
@@ -61,8 +63,10 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
         rate_limits,
         cache,
         metrics,
+        admin,
         log,
         server,
+        shown: Shown::default(),
     }
 }
 

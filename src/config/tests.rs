@@ -112,6 +112,7 @@ fn two_keys_are_enough() {
             redis: None,
         },
         metrics: Some("127.0.0.1:9190".parse().unwrap()),
+        admin: None,
         log: Log {
             level: Level::Info,
             access: Some(AccessLog {
@@ -127,6 +128,7 @@ fn two_keys_are_enough() {
             shutdown_grace: seconds(30),
             stream_grace: seconds(300),
         },
+        shown: Shown::default(),
     };
     assert_eq!(config, expected);
     let long = "listeners: [{ address: 0.0.0.0:8080 }]\nupstreams: { default: { servers: [127.0.0.1:3000] } }";
@@ -567,7 +569,7 @@ fn files() {
 #[test]
 fn what_only_a_restart_can_change() {
     let base = smallest(
-        "metrics: { listen: 127.0.0.1:9190 }\nserver: { threads: 2 }\ncache: { memory: { size: 9MiB, eviction: lru } }\n",
+        "metrics: { listen: 127.0.0.1:9190 }\nadmin: { listen: 127.0.0.1:9291 }\nserver: { threads: 2 }\ncache: { memory: { size: 9MiB, eviction: lru } }\n",
     );
     let before = parse(&base);
     for (from, to, expected) in [
@@ -575,6 +577,8 @@ fn what_only_a_restart_can_change() {
         ("0.0.0.0:8080", "0.0.0.0:8081", &["listeners.address"]),
         ("9190", "9191", &["metrics.listen"]),
         ("{ listen: 127.0.0.1:9190 }", "off", &["metrics.listen"]),
+        ("9291", "9292", &["admin.listen"]),
+        ("9291 }", "9291, token: 0123456789abcdef }", &[]),
         ("threads: 2", "threads: 3", &["server.threads"]),
         ("threads: 2", "threads: 2, stream_grace: 1s", &[]),
         ("size: 9MiB", "size: 10MiB", &["cache.memory.size"]),

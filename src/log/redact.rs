@@ -61,6 +61,11 @@ const SECRET_ENDINGS: &[&str] = &[
 /// Percent-encodings are undone as often to look for secrets within a value: a URL in a URL's query in a URL's query.
 const NESTING: u8 = 3;
 
+/// As [`url`], for text.
+pub(crate) fn url_text(raw: &str) -> String {
+    String::from_utf8_lossy(&url(raw.as_bytes())).into_owned()
+}
+
 /// A request target or any other URL, without its secrets.
 pub(super) fn url(raw: &[u8]) -> Cow<'_, [u8]> {
     let raw = without_userinfo(raw);

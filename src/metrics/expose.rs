@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
-use super::{CacheResult, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload};
+use super::{BytesFrom, CacheResult, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload};
 
 /// Reads [`Metrics`] for the registry, which in turn belongs to them.
 pub(super) struct Exposition {
@@ -57,6 +57,7 @@ fn collect_routes(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let mut requests = Samples::of(Family::HTTP_REQUESTS);
     let mut durations = Samples::of(Family::HTTP_DURATION);
     let mut cache = Samples::of(Family::CACHE_REQUESTS);
+    let mut bytes = Samples::of(Family::RESPONSE_BYTES);
     let mut streams = Samples::of(Family::STREAMS_ACTIVE);
     let mut first_events = Samples::of(Family::STREAM_FIRST_EVENT);
     for (name, route) in metrics.routes.all() {
@@ -71,13 +72,16 @@ fn collect_routes(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
                 cache.counter(&[&name, result.as_str()], count);
             }
         }
+        for (from, count) in BytesFrom::ALL.iter().zip(route.bytes_sent()) {
+            bytes.counter(&[&name, from.as_str()], count);
+        }
         streams.gauge(&[&name], route.streams_active());
         let reading = route.first_events();
         if reading.count() > 0 {
             first_events.histogram(&[&name], &reading);
         }
     }
-    families.extend([requests, durations, cache, streams, first_events].map(MetricFamily::from));
+    families.extend([requests, durations, cache, bytes, streams, first_events].map(MetricFamily::from));
 }
 
 fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

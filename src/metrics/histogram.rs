@@ -78,7 +78,7 @@ fn ticks(duration: Duration) -> u64 {
 }
 
 /// The sum of all threads' parts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     counts: [u64; BOUNDS.len() + 1],
     ticks: u64,
@@ -94,6 +94,42 @@ impl Reading {
 
     pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
+    }
+
+    /// What came since an earlier reading of the same.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in since.counts.iter_mut().zip(&before.counts) {
+            *count = count.saturating_sub(*before);
+        }
+        since.ticks = since.ticks.saturating_sub(before.ticks);
+        since
+    }
+
+    /// Adds another reading.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+        self.ticks = self.ticks.wrapping_add(other.ticks);
+    }
+
+    /// The duration (seconds) that this share of all did not exceed, taken as spread evenly within its bucket. `None`: there were none.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        let wanted = share * self.count() as f64;
+        let mut before = 0_u64;
+        let mut from = 0;
+        for (index, count) in self.counts.iter().enumerate() {
+            // What is beyond all bounds is at least as long as the last of them.
+            let to = BOUNDS.get(index).copied().unwrap_or(from);
+            let after = before + count;
+            if *count > 0 && after as f64 >= wanted {
+                let inside = (wanted - before as f64) / *count as f64;
+                return Some(seconds(from) + inside * (seconds(to) - seconds(from)));
+            }
+            (before, from) = (after, to);
+        }
+        None
     }
 
     pub(crate) fn to_proto(&self) -> prometheus::proto::Histogram {
@@ -167,6 +203,23 @@ mod tests {
             [at(0.0025), at(0.025), at(1.0), at(2.5), at(300.0)],
             [Some(2), Some(3), Some(3), Some(4), Some(4)]
         );
+    }
+
+    #[test]
+    fn quantiles_lie_in_their_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.read().quantile(0.5), None);
+        for _ in 0..99 {
+            histogram.observe(Duration::from_millis(20));
+        }
+        let before = histogram.read();
+        histogram.observe(Duration::from_secs(4000));
+        let all = histogram.read();
+        let p50 = all.quantile(0.5).unwrap();
+        assert!((0.01..=0.025).contains(&p50), "{p50}");
+        assert_eq!(all.quantile(1.0), Some(300.0));
+        assert_eq!(all.since(&before).count(), 1);
+        assert_eq!(all.since(&before).quantile(0.01), Some(300.0));
     }
 
     #[test]

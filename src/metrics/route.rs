@@ -10,7 +10,7 @@ use http::Method;
 
 use super::histogram::{Buckets, Reading};
 use super::stripe::PerThread;
-use super::{CacheResult, Gauge, GaugeGuard, Histogram};
+use super::{BytesFrom, CacheResult, Gauge, GaugeGuard, Histogram};
 
 /// The `method` and `status` of what has none, or none that is known.
 const OTHER: &str = "other";
@@ -40,6 +40,8 @@ fn method_index(method: &Method) -> usize {
 /// RFC 9110 §15: 1xx to 5xx. The place behind them is for what is no status code.
 const STATUS_CLASSES: usize = 6;
 const OTHER_CLASS: usize = STATUS_CLASSES - 1;
+/// 5xx.
+const SERVER_ERROR_CLASS: usize = 4;
 const CLASS_SIZE: usize = 100;
 
 /// A status code as the place of its counter.
@@ -79,6 +81,8 @@ type StatusCounters = OnceLock<Box<[AtomicU64; CLASS_SIZE]>>;
 /// One thread's part.
 #[derive(Debug, Default)]
 struct Stripe {
+    /// By [`BytesFrom`].
+    bytes: [AtomicU64; BytesFrom::COUNT],
     requests: [[StatusCounters; STATUS_CLASSES]; METHODS.len()],
     duration: Buckets,
     cache: [AtomicU64; CacheResult::COUNT],
@@ -106,6 +110,11 @@ impl RouteMetrics {
     /// What the cache did for a request.
     pub fn cache(&self, result: CacheResult) {
         self.stripes.own().cache[result as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Bytes of a response's body went to the client.
+    pub fn bytes(&self, from: BytesFrom, bytes: u64) {
+        self.stripes.own().bytes[from as usize].fetch_add(bytes, Relaxed);
     }
 
     /// Counts a stream as open for as long as the guard lives.
@@ -152,6 +161,29 @@ impl RouteMetrics {
             reading.add(&stripe.duration);
         }
         reading
+    }
+
+    /// By [`BytesFrom`].
+    pub(crate) fn bytes_sent(&self) -> [u64; BytesFrom::COUNT] {
+        let mut sums = [0; BytesFrom::COUNT];
+        for stripe in self.stripes.iter() {
+            for (sum, counter) in sums.iter_mut().zip(&stripe.bytes) {
+                *sum += counter.load(Relaxed);
+            }
+        }
+        sums
+    }
+
+    /// Requests answered, and those of them that were answered with 500 or more.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let (mut all, mut errors) = (0, 0);
+        for ((_, status), count) in self.requests() {
+            all += count;
+            if status.class == SERVER_ERROR_CLASS {
+                errors += count;
+            }
+        }
+        (all, errors)
     }
 
     /// By [`CacheResult`].

@@ -79,6 +79,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_connections gauge listener",
         "forebay_http_request_duration_seconds histogram route",
         "forebay_http_requests_total counter route,method,status",
+        "forebay_http_response_bytes_total counter route,source",
         "forebay_in_flight gauge ",
         "forebay_log_dropped_total counter ",
         "forebay_rate_limit_bytes gauge ",

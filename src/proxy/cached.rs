@@ -76,6 +76,7 @@ impl Proxy {
             return Lookup::Pass(reason, detail);
         }
         let key = key(request, rules, trust);
+        self.cache.hottest.asked(&key, request);
         let found = self.look(request, &key, rules, now);
         Lookup::Found(key, found)
     }
@@ -276,7 +277,7 @@ pub(crate) fn key_options<'a>(request: &RequestHead, rules: &'a CacheRules, trus
     Cow::Owned(options)
 }
 
-pub(super) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> CacheKey {
+pub(crate) fn key(request: &RequestHead, rules: &CacheRules, trust: Trust) -> CacheKey {
     CacheKey::new(request, &key_options(request, rules, trust))
 }
 

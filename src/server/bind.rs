@@ -24,6 +24,7 @@ pub struct BindError {
 pub struct Bound {
     pub listeners: Vec<BoundListener>,
     pub metrics: Option<(tokio::net::TcpListener, SocketAddr)>,
+    pub admin: Option<(tokio::net::TcpListener, SocketAddr)>,
 }
 
 /// A socket in the form that Pingora takes over, as it would from the process before it.
@@ -43,14 +44,18 @@ pub fn all(config: &Config) -> Result<Bound, BindError> {
         };
         listeners.push(bind(&listener.address).map_err(failed)?);
     }
-    let metrics = match config.metrics {
-        None => None,
-        Some(address) => Some(bind_metrics(address).map_err(|error| BindError {
+    let beside = |address: Option<SocketAddr>| match address {
+        None => Ok(None),
+        Some(address) => bind_beside(address).map(Some).map_err(|error| BindError {
             address: address.to_string(),
             error,
-        })?),
+        }),
     };
-    Ok(Bound { listeners, metrics })
+    Ok(Bound {
+        listeners,
+        metrics: beside(config.metrics)?,
+        admin: beside(config.admin.as_ref().map(|admin| admin.listen))?,
+    })
 }
 
 fn bind(address: &ListenAddress) -> io::Result<BoundListener> {
@@ -89,7 +94,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-fn bind_metrics(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
+/// For a listener that stands beside the flow of requests.
+fn bind_beside(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;

@@ -71,6 +71,10 @@ impl Inside {
         }
     }
 
+    pub fn admin_address(&self) -> SocketAddr {
+        self.server.admin_address.expect("there is an admin listener")
+    }
+
     /// A connection to the first listener.
     pub async fn client(&self) -> Client {
         Client::connect(self.address()).await

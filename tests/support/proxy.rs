@@ -22,6 +22,7 @@ pub struct Proxy {
     directory: TempDir,
     listeners: Vec<String>,
     metrics: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     stdout: Watched<Lines>,
     stderr: Watched<Lines>,
 }
@@ -107,6 +108,7 @@ impl Builder {
             directory: self.directory,
             listeners: Vec::new(),
             metrics: None,
+            admin: None,
             stdout,
             stderr,
         };
@@ -119,6 +121,7 @@ impl Builder {
             let address = entry["address"].as_str().unwrap().to_owned();
             match entry["kind"].as_str() {
                 Some("metrics") => proxy.metrics = Some(address.parse().unwrap()),
+                Some("admin") => proxy.admin = Some(address.parse().unwrap()),
                 _ => proxy.listeners.push(address),
             }
         }
@@ -153,6 +156,10 @@ impl Proxy {
 
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics.expect("the proxy has no metrics listener")
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("the proxy has no admin listener")
     }
 
     pub fn url(&self, target: &str) -> String {

@@ -86,6 +86,23 @@ impl Asked {
         })
     }
 
+    /// A GET.
+    ///
+    /// # Errors
+    /// See [`Wrong`].
+    pub fn get(url: &str, fields: Vec<String>, from: IpAddr) -> Result<Self, Wrong> {
+        for field in &fields {
+            check_field(field)?;
+        }
+        Ok(Self {
+            method: Method::GET.to_string(),
+            url: Url::new(url)?,
+            from,
+            fields,
+            response: None,
+        })
+    }
+
     /// The head as an HTTP/1.1 client sends it. A `Host` among the fields takes the place of the URL's.
     pub fn request_text(&self) -> Vec<u8> {
         let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.url.target)];

@@ -30,7 +30,6 @@ pub fn check(file: &FileConfig, report: &mut Report) {
         }
     }
     concurrency(file, report, &root.key("concurrency"));
-    admin(file, report, &root.key("admin"));
     if let Some(tracing) = &file.tracing {
         let path = root.key("tracing").key("otlp");
         match &tracing.otlp {
@@ -75,27 +74,6 @@ fn concurrency(file: &FileConfig, report: &mut Report, path: &KeyPath) {
             report.value(&path.key("max_in_flight"), "must be at least 1", "");
         }
         positive_text(report, &path.key("queue_timeout"), typed.queue_timeout.as_ref());
-    }
-}
-
-fn admin(file: &FileConfig, report: &mut Report, path: &KeyPath) {
-    let Some(typed) = &file.admin else {
-        return;
-    };
-    let token_path = path.key("token_file");
-    match &typed.listen {
-        None => report.key(&path.key("listen"), "is missing", "like 127.0.0.1:9191"),
-        Some(listen) if !listen.0.ip().is_loopback() && typed.token_file.is_none() => {
-            report.key(
-                &token_path,
-                "is missing",
-                "beyond loopback, whoever reaches the listener could purge everything",
-            );
-        }
-        Some(_) => {}
-    }
-    if let Some(file) = &typed.token_file {
-        readable(report, &token_path, file);
     }
 }
 

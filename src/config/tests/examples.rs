@@ -63,7 +63,7 @@ fn every_key_is_known() {
         ("servers.txt", ""),
         ("hot-urls.txt", ""),
         ("redis", ""),
-        ("forebay-admin", ""),
+        ("forebay-admin", "0123456789abcdef\n"),
     ] {
         std::fs::write(directory.path().join(name), text).unwrap();
     }
@@ -99,7 +99,6 @@ fn every_key_is_known() {
             "routes[1].cache.tags",
             "routes[1].cache.collapse",
             "concurrency",
-            "admin",
             "tracing",
         ]
     );

@@ -1,0 +1,228 @@
+//! Which keys are asked for most: a space-saving sketch (Metwally, Agrawal and El Abbadi, 2005) of bounded size, fed by a sample.
+//!
+//! As long as there are few requests every one is counted. When more come than the sketch has time for, only one in so many is, and
+//! counts for all of them: a hit then pays for a counter of its thread's own.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fnv::FnvHashMap;
+use parking_lot::Mutex;
+
+use crate::key::CacheKey;
+use crate::message::RequestHead;
+
+/// Keys that are counted. What is hot among millions stands out of a thousand; it takes less than a megabyte.
+const CAPACITY: usize = 1024;
+
+/// Bytes of the longest URL that is counted: more would make the sketch as large as what clients send.
+const LONGEST_URL: usize = 2048;
+
+/// At most one request in so many is counted.
+const LARGEST_STEP: u32 = 64;
+
+/// Samples within one [`Hottest::tick`] beyond which fewer are taken, and below which more are.
+const MANY: u32 = 4096;
+const FEW: u32 = 256;
+
+/// After so many ticks all counts are halved, so that the hottest are those of the last minutes.
+const TICKS_TO_HALVE: u32 = 150;
+
+thread_local! {
+    /// Requests of this thread until the next that is counted.
+    static UNTIL: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Counts what is asked for.
+#[derive(Debug)]
+pub struct Hottest {
+    step: AtomicU32,
+    sketch: Mutex<Sketch>,
+}
+
+#[derive(Debug, Default)]
+struct Sketch {
+    keys: FnvHashMap<u128, Counted>,
+    samples: u32,
+    ticks: u32,
+}
+
+#[derive(Debug)]
+struct Counted {
+    url: Box<str>,
+    count: u64,
+    /// So much of `count` may have been another key's.
+    error: u64,
+}
+
+/// A key that is asked for often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hot {
+    /// As it was asked for first.
+    pub url: String,
+    /// Estimated, of the last minutes: older ones count less.
+    pub requests: u64,
+}
+
+impl Default for Hottest {
+    fn default() -> Self {
+        Self {
+            step: AtomicU32::new(1),
+            sketch: Mutex::default(),
+        }
+    }
+}
+
+impl Hottest {
+    /// A request asks for what is under this key.
+    #[inline]
+    pub fn asked(&self, key: &CacheKey, request: &RequestHead) {
+        let due = UNTIL.with(|until| match until.get() {
+            0 => true,
+            left => {
+                until.set(left - 1);
+                false
+            }
+        });
+        if due {
+            self.count(key, request);
+        }
+    }
+
+    #[cold]
+    fn count(&self, key: &CacheKey, request: &RequestHead) {
+        let step = self.step.load(Ordering::Relaxed);
+        // Not always the same distance: requests come in patterns.
+        let distance = match step {
+            1 => 0,
+            step => fastrand::u32(0..2 * step - 1),
+        };
+        UNTIL.with(|until| until.set(distance));
+        // Somebody else is counting: one sample more or less does not matter, waiting would.
+        let Some(mut sketch) = self.sketch.try_lock() else {
+            return;
+        };
+        sketch.count(key.hash128(), u64::from(step), || {
+            let scheme = request.scheme.as_str();
+            format!("{scheme}://{}{}", request.authority, request.target)
+        });
+        sketch.samples += 1;
+        if sketch.samples >= MANY && step < LARGEST_STEP {
+            sketch.samples = 0;
+            self.step.store(step * 2, Ordering::Relaxed);
+        }
+    }
+
+    /// To be called every other second: adapts the sampling, and lets old counts fade.
+    pub fn tick(&self) {
+        let mut sketch = self.sketch.lock();
+        let samples = std::mem::take(&mut sketch.samples);
+        if samples < FEW {
+            let step = self.step.load(Ordering::Relaxed);
+            self.step.store((step / 2).max(1), Ordering::Relaxed);
+        }
+        sketch.ticks += 1;
+        if sketch.ticks >= TICKS_TO_HALVE {
+            sketch.ticks = 0;
+            sketch.keys.retain(|_, counted| {
+                counted.count /= 2;
+                counted.error /= 2;
+                counted.count > 0
+            });
+        }
+    }
+
+    /// The hottest, most often asked for first.
+    pub fn top(&self, count: usize) -> Vec<Hot> {
+        let mut all: Vec<Hot> = {
+            let sketch = self.sketch.lock();
+            let certain = sketch.keys.values().map(|counted| Hot {
+                url: counted.url.to_string(),
+                requests: counted.count - counted.error,
+            });
+            certain.filter(|hot| hot.requests > 0).collect()
+        };
+        all.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.url.cmp(&b.url)));
+        all.truncate(count);
+        all
+    }
+
+    /// How often this key was asked for, as far as it is counted.
+    pub fn requests(&self, key: &CacheKey) -> u64 {
+        let sketch = self.sketch.lock();
+        let counted = sketch.keys.get(&key.hash128());
+        counted.map_or(0, |counted| counted.count - counted.error)
+    }
+}
+
+impl Sketch {
+    fn count(&mut self, hash: u128, weight: u64, url: impl FnOnce() -> String) {
+        if let Some(counted) = self.keys.get_mut(&hash) {
+            counted.count += weight;
+            return;
+        }
+        let url = url();
+        if url.len() > LONGEST_URL {
+            return;
+        }
+        let mut error = 0;
+        if self.keys.len() >= CAPACITY {
+            // The least counted gives its place, and its count, which is the newcomer's at most.
+            let least = self.keys.iter().min_by_key(|(_, counted)| counted.count);
+            if let Some((least, count)) = least.map(|(hash, counted)| (*hash, counted.count)) {
+                self.keys.remove(&least);
+                error = count;
+            }
+        }
+        let counted = Counted {
+            url: url.into(),
+            count: error + weight,
+            error,
+        };
+        self.keys.insert(hash, counted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hot_stands_out_of_many_in_bounded_memory() {
+        let mut sketch = Sketch::default();
+        for round in 0..200_u128 {
+            sketch.count(7, 1, || "hot".to_owned());
+            for other in 0..50 {
+                sketch.count(1000 + round * 50 + other, 1, || "cold".to_owned());
+            }
+        }
+        assert!(sketch.keys.len() <= CAPACITY);
+        let hottest = Hottest {
+            step: AtomicU32::new(1),
+            sketch: Mutex::new(sketch),
+        };
+        let top = hottest.top(1);
+        assert_eq!((top[0].url.as_str(), top[0].requests), ("hot", 200));
+    }
+
+    #[test]
+    fn urls_without_end_are_not_kept() {
+        let mut sketch = Sketch::default();
+        sketch.count(1, 1, || "x".repeat(LONGEST_URL + 1));
+        assert!(sketch.keys.is_empty());
+    }
+
+    #[test]
+    fn counts_fade() {
+        let hottest = Hottest::default();
+        hottest.sketch.lock().count(1, 3, || "a".to_owned());
+        for _ in 0..TICKS_TO_HALVE {
+            hottest.tick();
+        }
+        assert_eq!(hottest.top(1)[0].requests, 1);
+        for _ in 0..TICKS_TO_HALVE {
+            hottest.tick();
+        }
+        assert_eq!(hottest.top(1), []);
+    }
+}
