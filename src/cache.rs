@@ -4,10 +4,12 @@
 //! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`stored_lines`]
 //! are what a client gets of a stored response's head.
 
+pub mod codec;
 pub mod filling;
 pub mod flight;
 pub mod hottest;
 pub mod invalidations;
+pub mod l2;
 pub mod memory;
 pub mod partial;
 pub mod stored_lines;
@@ -21,6 +23,7 @@ pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
 pub use self::hottest::Hottest;
 pub use self::invalidations::Invalidations;
+pub use self::l2::L2;
 pub use self::memory::{Memory, PackedFields};
 pub use self::stored_lines::StoredLines;
 
@@ -71,9 +74,11 @@ fn allocation(bytes: usize) -> u64 {
 pub struct Cache {
     pub memory: Arc<Memory>,
     pub flights: Flights,
-    pub invalidations: Invalidations,
+    pub invalidations: Arc<Invalidations>,
     pub refreshes: Refreshes,
     pub hottest: Hottest,
+    /// `None`: L1 only.
+    pub l2: Option<L2>,
 }
 
 /// Refreshes behind the backs of clients that go on at once; more are put off until somebody asks again.
@@ -109,9 +114,10 @@ impl Cache {
         Self {
             memory: Arc::new(Memory::new(config.size, config.eviction)),
             flights: Flights::default(),
-            invalidations: Invalidations::default(),
+            invalidations: Arc::default(),
             refreshes: Refreshes::default(),
             hottest: Hottest::default(),
+            l2: None,
         }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod cached;
 mod failure;
 pub(crate) mod fetch;
 pub(crate) mod fill;
+mod l2;
 mod limited;
 pub(crate) mod origin;
 mod partial;
@@ -29,7 +30,7 @@ pub use self::failure::Failure;
 use self::at_once::{Open, Reached};
 use self::origin::Response;
 use self::work::Work;
-use crate::cache::{Cache, FillReader};
+use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
 use crate::config;
 use crate::edge::client::Client;
@@ -39,6 +40,7 @@ use crate::io::Alarm;
 use crate::log::access::AccessLog;
 use crate::message::{Fields, Framing, Lines, RequestHead, ResponseHead};
 use crate::metrics::{CacheGauges, Metrics};
+use crate::redis::Redis;
 use crate::respond::error::{self, After, ProxyError};
 use crate::rfc9111::date::{Timestamp, format_http_date};
 use crate::rfc9111::reuse::Forward;
@@ -104,8 +106,13 @@ pub(crate) enum Plan<'a> {
 }
 
 impl Proxy {
+    /// Where there is a second tier, this has to be called in a runtime of tokio.
     pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
-        let cache = Cache::new(&generation.config.cache.memory);
+        let mut cache = Cache::new(&generation.config.cache.memory);
+        cache.l2 = generation.config.cache.redis.as_ref().map(|config| {
+            let redis = Redis::start(config.clone(), metrics.redis());
+            L2::start(redis, clock.clone(), cache.invalidations.clone())
+        });
         cache.memory.set_routes(generation.shares());
         let memory = cache.memory.clone();
         metrics.observe_cache(move || CacheGauges {

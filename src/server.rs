@@ -34,6 +34,9 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 /// How long the last log lines may take to be written.
 const FLUSH_LOG: Duration = Duration::from_secs(5);
 
+/// How long the last responses may take to be written to Redis.
+const FLUSH_L2: Duration = Duration::from_secs(1);
+
 /// How long connections may take to be closed after their last exchange.
 const CLOSE_CONNECTIONS: Duration = Duration::from_secs(1);
 
@@ -235,6 +238,11 @@ impl Server {
         }
         if work.short() == 0 && work.streams() == 0 {
             let _ = tokio::time::timeout(CLOSE_CONNECTIONS, work.connections_closed()).await;
+        }
+        if let Some(l2) = &self.proxy.cache.l2
+            && tokio::time::timeout(FLUSH_L2, l2.flushed()).await.is_err()
+        {
+            tracing::warn!("responses are not written to Redis any more");
         }
         let _ = self.status_shutdown.send(true);
         self.services.shutdown().await;

@@ -11,6 +11,7 @@ mod door;
 mod explain;
 mod forwarding;
 mod http2;
+mod l2;
 mod life;
 mod limits;
 mod observe;

@@ -126,6 +126,11 @@ impl Flights {
         }
     }
 
+    /// Whether that is remembered.
+    pub fn is_unstored(&self, destination: &Destination) -> bool {
+        self.unstored.contains(destination)
+    }
+
     /// Remembers for a while that responses to these requests are not stored, so that they do not wait for each other.
     pub fn remember_unstored(&self, destination: &Destination) {
         self.unstored.0.insert(destination.clone(), Instant::now());

@@ -32,6 +32,9 @@ impl Config {
         if self.rate_limits.max_keys != new.rate_limits.max_keys {
             keys.push("rate_limits.max_keys");
         }
+        if self.cache.redis != new.cache.redis {
+            keys.push("cache.redis");
+        }
         if self.server.threads != new.server.threads {
             keys.push("server.threads");
         }

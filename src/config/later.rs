@@ -19,7 +19,6 @@ const LATER: &[Later] = &[
     Later("upstreams.*.outlier", &[]),
     Later("upstreams.*.circuit_breaker", &[]),
     Later("upstreams.*.retry", &[]),
-    Later("cache.redis", &[]),
     Later("cache.warm", &[]),
     Later("cache.invalidate", &[]),
     Later("routes.*.cache.tags", &[]),

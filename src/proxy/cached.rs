@@ -53,7 +53,7 @@ pub(super) struct Found {
     /// The one that was chosen.
     pub stored: Option<Arc<Stored>>,
     /// All variants under the key.
-    variants: Option<Variants>,
+    pub variants: Option<Variants>,
 }
 
 /// How a wait for another request's fetch ended.
@@ -101,11 +101,17 @@ impl Proxy {
         let mut variant = None;
         let mut followed = Followed::Nobody;
         let mut turns = 0;
+        let mut asked_l2 = false;
+        let mut brought: Option<Arc<Stored>> = None;
         loop {
             turns += 1;
             let found = match first.take() {
                 Some(found) => found,
                 None => self.look(request, &key, rules, Timestamp::from(self.clock.now())),
+            };
+            let found = match &brought {
+                Some(brought) => self.weigh(found, brought, request, rules),
+                None => found,
             };
             // Made only where something is fetched: most requests are hits.
             let destination = |variant| Destination {
@@ -116,11 +122,14 @@ impl Proxy {
             let reason = match found.decision {
                 Reuse::Fresh(served) => {
                     let stored = found.stored.ok_or(ProxyError::Internal)?;
-                    exchange.cache = Some(match followed {
-                        Followed::Nobody => CacheResult::HitL1,
-                        Followed::Somebody => CacheResult::Collapsed,
-                    });
-                    let status = hit(&served, "l1");
+                    let from_l2 = brought.is_some_and(|brought| Arc::ptr_eq(&brought, &stored));
+                    let (result, tier) = match (from_l2, followed) {
+                        (true, _) => (CacheResult::HitL2, "l2"),
+                        (false, Followed::Nobody) => (CacheResult::HitL1, "l1"),
+                        (false, Followed::Somebody) => (CacheResult::Collapsed, "l1"),
+                    };
+                    exchange.cache = Some(result);
+                    let status = hit(&served, tier);
                     self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
                         .await?;
                     return Ok(Plan::Answered);
@@ -137,7 +146,15 @@ impl Proxy {
                         .await?;
                     return Ok(Plan::Answered);
                 }
-                Reuse::GatewayTimeout => return Err(ProxyError::NotStored.into()),
+                Reuse::GatewayTimeout => {
+                    if !asked_l2 && let Some(l2) = self.worth_a_look(request, rules, &found) {
+                        asked_l2 = true;
+                        let (destination, known) = (destination(None), found.stored.as_ref());
+                        brought = self.bring_alone(l2, decided, &destination, known).await;
+                        continue;
+                    }
+                    return Err(ProxyError::NotStored.into());
+                }
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
             variant = variant.or_else(|| known_variant(request, &found));
@@ -154,6 +171,31 @@ impl Proxy {
                 true => self.cache.flights.join(destination.clone()),
                 false => Join::Alone,
             };
+            let l2 = match asked_l2 {
+                true => None,
+                false => self.worth_a_look(request, rules, &found),
+            };
+            if let Some(l2) = l2 {
+                match &join {
+                    Join::Lead(_) => {
+                        asked_l2 = true;
+                        let (route, known) = (&decided.route.name, found.stored.as_ref());
+                        brought = self.bring(l2, route, request, &destination, known).await;
+                    }
+                    // What was not stored a short while ago is not in L2 either.
+                    Join::Alone if !self.cache.flights.is_unstored(&destination) => {
+                        asked_l2 = true;
+                        brought = self.bring_alone(l2, decided, &destination, found.stored.as_ref()).await;
+                    }
+                    Join::Alone | Join::Follow(_) => {}
+                }
+                if brought.is_some() || asked_l2 && matches!(join, Join::Alone) {
+                    if let Join::Lead(duty) = join {
+                        duty.land(Landing::LookAgain);
+                    }
+                    continue;
+                }
+            }
             let duty = match join {
                 Join::Lead(duty) => Some(duty),
                 Join::Alone => None,

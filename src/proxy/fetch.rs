@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::cached::{hit, key};
 use super::fill::declared;
+use super::l2::Keeping;
 use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
 use super::{Decided, Failure, Plan, Proxy};
@@ -238,11 +239,13 @@ impl Proxy {
                     } else {
                         self.cache.memory.store(&decided.route.name, key, new.clone());
                     }
+                    self.write_behind(Keeping::of(rules), &fetch.destination, &new);
                     new
                 }
                 Freshened::Leave(fields, _) => with_fields(&stored, fields),
                 Freshened::Remove(fields, _) => {
                     self.cache.memory.replace(key, &stored, None);
+                    self.remove_from_l2(key);
                     with_fields(&stored, fields)
                 }
             };
@@ -281,21 +284,28 @@ impl Proxy {
         };
         match head_effect(&stored.meta, length, head, times.received) {
             HeadEffect::Nothing => {}
-            HeadEffect::Invalidate => self.cache.memory.replace(key, stored, None),
+            HeadEffect::Invalidate => {
+                self.cache.memory.replace(key, stored, None);
+                self.remove_from_l2(key);
+            }
             HeadEffect::Freshen => {
                 let policy = rules.store_policy();
                 match freshen(request, &stored.meta, &stored.fields.unpack(), head, times, &policy) {
                     Freshened::Store(accepted) => {
                         let Accepted { mut meta, fields } = *accepted;
                         rules.limit_freshness(&mut meta);
-                        let new = Stored {
+                        let new = Arc::new(Stored {
                             meta,
                             fields: (&fields).into(),
                             body: stored.body.clone(),
-                        };
-                        self.cache.memory.replace(key, stored, Some(Arc::new(new)));
+                        });
+                        self.cache.memory.replace(key, stored, Some(new.clone()));
+                        self.write_behind(Keeping::of(rules), &fetch.destination, &new);
                     }
-                    Freshened::Remove(..) => self.cache.memory.replace(key, stored, None),
+                    Freshened::Remove(..) => {
+                        self.cache.memory.replace(key, stored, None);
+                        self.remove_from_l2(key);
+                    }
                     Freshened::Leave(..) => {}
                 }
             }
@@ -320,13 +330,7 @@ impl Proxy {
             true => vec![stored.clone()],
             false => Vec::new(),
         };
-        let fetch = Fetch {
-            destination,
-            candidates,
-            stored: Some(stored.clone()),
-            reason: Forward::Stale,
-            duty: Some(duty),
-        };
+        let stored = stored.clone();
         let Some(request) = exchange.request.clone() else {
             return;
         };
@@ -346,6 +350,17 @@ impl Proxy {
                 return;
             };
             let Some(rules) = decided.cache_rules() else { return };
+            let route = &decided.route.name;
+            let Some(duty) = proxy.refresh_from_l2(route, &request, duty, &stored).await else {
+                return;
+            };
+            let fetch = Fetch {
+                destination,
+                candidates,
+                stored: Some(stored),
+                reason: Forward::Stale,
+                duty: Some(duty),
+            };
             let mut client = Client::Nobody;
             // Whatever comes of it is told to those who wait; there is nobody else to tell.
             let mut alarm = Alarm::new();

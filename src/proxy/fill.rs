@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
+use super::l2::Keeping;
 use super::origin::Response;
 use super::relay::Relay;
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::partial::settle;
-use crate::cache::{FetchDuty, FillReader, Filling};
+use crate::cache::{FetchDuty, FillReader, Filling, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
@@ -73,12 +74,13 @@ impl Proxy {
             route: decided.route.name.clone(),
             filling,
             destination: fetch.destination,
+            keeping: Keeping::of(rules),
             duty: fetch.duty,
         };
         let between_bytes = relay.limits.between_bytes;
         match head.framing {
             // There is nothing to bring in: it is over before the client gets its head.
-            Framing::None | Framing::Length(0) => fill.finish(origin, Bytes::new()),
+            Framing::None | Framing::Length(0) => fill.finish_empty(origin),
             _ => {
                 tokio::spawn(fill.run(origin, between_bytes));
             }
@@ -144,6 +146,7 @@ struct Fill {
     route: Arc<str>,
     filling: Arc<Filling>,
     destination: Destination,
+    keeping: Keeping,
     duty: Option<FetchDuty>,
 }
 
@@ -151,7 +154,7 @@ impl Fill {
     async fn run(mut self, mut origin: Origin, between_bytes: Option<Duration>) {
         let ended = self.bring_in(&mut origin, between_bytes).await;
         match ended {
-            Ok(last) => self.finish(origin, last),
+            Ok(last) => self.finish(origin, last).await,
             Err((outcome, broken)) => {
                 origin.record(Event::Ended(outcome));
                 self.filling.end(Err(broken));
@@ -160,14 +163,33 @@ impl Fill {
     }
 
     /// The body is whole: `last` is what its readers have not got yet.
-    fn finish(mut self, origin: Origin, last: Bytes) {
+    async fn finish(self, origin: Origin, last: Bytes) {
+        self.record(origin);
+        if let Some(stored) = self.keep(&last) {
+            self.proxy.write(self.keeping, &self.destination, &stored).await;
+        }
+        self.end(last);
+    }
+
+    /// There is no body: nobody has to wait for anything.
+    fn finish_empty(self, origin: Origin) {
+        self.record(origin);
+        if let Some(stored) = self.keep(&Bytes::new()) {
+            self.proxy.write_behind(self.keeping, &self.destination, &stored);
+        }
+        self.end(Bytes::new());
+    }
+
+    fn record(&self, origin: Origin) {
         let outcome = match self.filling.meta.status {
             500.. => Outcome::ServerError,
             _ => Outcome::Ok,
         };
         origin.record(Event::Ended(outcome));
         origin.end();
-        self.keep(&last);
+    }
+
+    fn end(mut self, last: Bytes) {
         if let Some(duty) = self.duty.take() {
             duty.land(Landing::LookAgain);
         }
@@ -179,18 +201,19 @@ impl Fill {
     }
 
     /// Stores the response, if it can be.
-    fn keep(&self, last: &Bytes) {
-        let Some(body) = self.filling.whole(last) else { return };
+    fn keep(&self, last: &Bytes) -> Option<Arc<Stored>> {
+        let body = self.filling.whole(last)?;
         let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
         let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
-        if let Some(stored) = settle(memory, key, meta, fields, body).filter(|_| self.is_valid()) {
-            let stored = Arc::new(stored);
-            memory.store(&self.route, key, stored.clone());
-            // An invalidation in between may have come too early to find it.
-            if !self.is_valid() {
-                memory.replace(key, &stored, None);
-            }
+        let stored = settle(memory, key, meta, fields, body).filter(|_| self.is_valid())?;
+        let stored = Arc::new(stored);
+        memory.store(&self.route, key, stored.clone());
+        // An invalidation in between may have come too early to find it.
+        if !self.is_valid() {
+            memory.replace(key, &stored, None);
+            return None;
         }
+        Some(stored)
     }
 
     /// Whether its URI has not been invalidated since it was asked for.

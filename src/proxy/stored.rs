@@ -97,6 +97,7 @@ impl Proxy {
                 let key = CacheKey::of_uri(&uri, &rules.key.query);
                 self.cache.invalidations.note(&key);
                 self.cache.memory.invalidate(&key);
+                self.remove_from_l2(&key);
             }
         }
     }

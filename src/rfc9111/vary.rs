@@ -76,6 +76,15 @@ struct Value {
     received: Option<Box<[u8]>>,
 }
 
+/// A nominated field as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NominatedPart<'a> {
+    /// Lower case.
+    pub name: &'a str,
+    /// The normalised value, and the one line as received where it differs. `None`: the request did not have the field.
+    pub value: Option<(&'a [u8], Option<&'a [u8]>)>,
+}
+
 /// How well a stored response fits a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
@@ -133,6 +142,44 @@ impl VariantKey {
         nominated
             .iter()
             .map(|field| (&*field.name, field.value.as_ref().map(|value| &*value.normal)))
+    }
+
+    /// All that it consists of, to be written down: the nominated fields, and the language.
+    pub fn parts(&self) -> Option<(impl ExactSizeIterator<Item = NominatedPart<'_>>, Option<&str>)> {
+        let varied = self.0.as_ref()?;
+        let fields = varied.nominated.iter().map(|field| NominatedPart {
+            name: &field.name,
+            value: field
+                .value
+                .as_ref()
+                .map(|value| (&*value.normal, value.received.as_deref())),
+        });
+        Some((fields, varied.language.as_deref()))
+    }
+
+    /// What was written down. `None`: it was not written by [`Self::parts`].
+    pub fn from_parts<'a>(fields: impl IntoIterator<Item = NominatedPart<'a>>, language: Option<&str>) -> Option<Self> {
+        let mut nominated = Vec::new();
+        for NominatedPart { name, value } in fields {
+            let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase());
+            if nominated.len() >= MAX_NOMINATED || !is_token(name.as_bytes()) || !is_lower {
+                return None;
+            }
+            nominated.push(Nominated {
+                name: name.into(),
+                value: value.map(|(normal, received)| Value {
+                    normal: normal.into(),
+                    received: received.map(Into::into),
+                }),
+            });
+        }
+        if nominated.is_empty() {
+            return None;
+        }
+        Some(Self(Some(Box::new(Varied {
+            nominated: nominated.into_boxed_slice(),
+            language: language.map(Into::into),
+        }))))
     }
 
     /// Bytes that this takes on the heap.

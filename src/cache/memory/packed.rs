@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::http1::encode::NOT_IN_RESPONSES;
-use crate::message::{Fields, Line, Tag};
+use crate::message::{Fields, Line, Tag, is_token};
 
 /// Bytes in front: the length of the text.
 const PREFIX: usize = size_of::<u32>();
@@ -24,6 +24,31 @@ impl PackedFields {
     /// Bytes that this takes on the heap.
     pub fn heap_size(&self) -> usize {
         self.0.len()
+    }
+
+    /// The very bytes, to be written down.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What was written down. `None`: it is not what [`Self::as_bytes`] gave, or holds lines that no message can have.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk::<PREFIX>()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (mut text, mut lengths) = rest.split_at_checked(length)?;
+        while !lengths.is_empty() {
+            let (name, value) = (take_length(&mut lengths)?, take_length(&mut lengths)?);
+            let (name, rest) = text.split_at_checked(name)?;
+            let (value, rest) = rest.strip_prefix(COLON)?.split_at_checked(value)?;
+            text = rest.strip_prefix(END)?;
+            if !is_token(name) || value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+                return None;
+            }
+        }
+        if !text.is_empty() {
+            return None;
+        }
+        Some(Self(bytes.into()))
     }
 
     /// The lines as they were, with room for some more.
@@ -206,12 +231,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_bytes_are_lines_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), count in 0..60_u8) {
+            let mut all = vec![count, 0, 0, 0];
+            all.extend(bytes);
+            if let Some(packed) = PackedFields::from_bytes(&all) {
+                written(&packed.unpack());
+            }
+        }
+
+        #[test]
         fn any_lines_come_back(lines in proptest::collection::vec(("[a-zA-Z-]{1,200}", "[ -~]{0,300}"), 0..20)) {
             let mut fields = Fields::new();
             for (name, value) in &lines {
                 fields.push(name, value);
             }
             let back = PackedFields::from(&fields).unpack();
+            let packed = PackedFields::from(&fields);
+            prop_assert!(PackedFields::from_bytes(packed.as_bytes()).is_some());
             prop_assert_eq!(written(&back), written(&fields));
             prop_assert_eq!(back, fields);
         }

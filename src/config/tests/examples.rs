@@ -92,7 +92,6 @@ fn every_key_is_known() {
             "upstreams.app.outlier",
             "upstreams.app.circuit_breaker",
             "upstreams.app.retry",
-            "cache.redis",
             "cache.warm",
             "cache.invalidate",
             "defaults.compression",

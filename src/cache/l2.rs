@@ -1,0 +1,440 @@
+//! L2: stored responses in Redis, for all instances and beyond their lives.
+//!
+//! Under the name of a key stands its response, or, where responses vary, an [`Index`] that says by which fields; each variant then has
+//! a name of its own, made of the index's nonce and the values of those fields. So a lookup is one round trip, or two. Whoever
+//! removes what stands under the key's name makes all its variants unreachable, and they expire by themselves.
+//!
+//! Age travels as a span: a value holds how old the response was when it was written and how long it then had to live, and what is left of
+//! that, as the server counts it, says how long ago that was. The end of its life is set by the server's time, so that neither the
+//! instances' clocks nor a write that was held up on its way make anything younger than it is.
+
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Value as Answer;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_128;
+
+use self::queue::{Job, Queue};
+use super::codec::{self, Index, MAX_INDEX, MAX_LISTS, Value};
+use super::flight::Flights;
+use super::{Invalidations, Stored};
+use crate::clock::Clock;
+use crate::config::WritePolicy;
+use crate::key::CacheKey;
+use crate::message::Fields;
+use crate::metrics::{RedisFault, RedisOperation};
+use crate::redis::{Redis, RedisError};
+use crate::rfc9111::date::Timestamp;
+use crate::rfc9111::stored::StaleWindows;
+use crate::rfc9111::vary::{normalise, select};
+
+/// Nothing is written for a shorter time.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Nothing is written for a longer time, whatever its lifetime: the server adds it to its own time.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// One write, or a removal. Nobody waits for it.
+const WRITE: Duration = Duration::from_secs(1);
+
+/// Bytes to be compressed or decompressed beyond which a thread for such things does it.
+const OFFLOAD: usize = 256 * 1024;
+
+/// Kind, age and all else in front of an index's own; see [`codec`].
+const KIND_AT: usize = 20;
+const KIND_INDEX: u8 = 2;
+
+/// The second tier. Clones share everything.
+#[derive(Clone)]
+pub struct L2 {
+    shared: Arc<Shared>,
+    _tasks: Arc<JoinSet<()>>,
+}
+
+struct Shared {
+    redis: Redis,
+    clock: Clock,
+    invalidations: Arc<Invalidations>,
+    queue: Queue,
+    /// Lookups of requests that no fetch can be shared with.
+    lookups: Flights,
+}
+
+impl std::fmt::Debug for L2 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("L2")
+            .field("redis", &self.shared.redis)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A response to be written.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub key: CacheKey,
+    pub stored: Arc<Stored>,
+    /// The route's.
+    pub windows: StaleWindows,
+    pub keep: Duration,
+    /// Invalidations of the URI when it was asked for.
+    pub invalidations: u64,
+}
+
+impl L2 {
+    /// Has to be called in a runtime of tokio.
+    pub fn start(redis: Redis, clock: Clock, invalidations: Arc<Invalidations>) -> Self {
+        let shared = Arc::new(Shared {
+            redis,
+            clock,
+            invalidations,
+            queue: Queue::default(),
+            lookups: Flights::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(queue::work(shared.clone()));
+        Self {
+            shared,
+            _tasks: Arc::new(tasks),
+        }
+    }
+
+    pub fn redis(&self) -> &Redis {
+        &self.shared.redis
+    }
+
+    pub fn lookups(&self) -> &Flights {
+        &self.shared.lookups
+    }
+
+    /// Whether a lookup would be sent now.
+    pub fn is_available(&self) -> bool {
+        self.shared.redis.is_available()
+    }
+
+    /// The response that fits a request best. `None`: there is none, or Redis did not say so in time. Takes no longer than the deadline.
+    pub async fn look(&self, key: &CacheKey, request: &Fields) -> Option<Stored> {
+        let deadline = Instant::now() + self.shared.redis.config().deadline;
+        self.shared.look(key, request, deadline).await
+    }
+
+    /// Has a response written as the configuration says; whoever waits for the answer waits no longer than the deadline.
+    pub async fn write(&self, write: Write) {
+        let config = self.shared.redis.config();
+        match config.write {
+            WritePolicy::Around => {}
+            WritePolicy::Behind => self.write_behind(write),
+            WritePolicy::Through => {
+                if self.fits(&write) {
+                    let deadline = Instant::now() + config.deadline;
+                    let _ = tokio::time::timeout_at(deadline, self.shared.store(&write, deadline)).await;
+                }
+            }
+        }
+    }
+
+    /// Has a response written some time soon, unless the configuration says that none is.
+    pub fn write_behind(&self, write: Write) {
+        if self.shared.redis.config().write != WritePolicy::Around && self.fits(&write) {
+            self.shared.push(Job::Store(write));
+        }
+    }
+
+    /// Has what stands under a key removed, all variants.
+    pub fn delete(&self, key: &CacheKey) {
+        self.shared.push(Job::Delete(self.shared.name(key)));
+    }
+
+    /// Waits until everything that was to be written is.
+    pub async fn flushed(&self) {
+        self.shared.queue.empty().await;
+    }
+
+    fn fits(&self, write: &Write) -> bool {
+        write.stored.meta.partial.is_none() && write.stored.body.len() as u64 <= self.shared.redis.config().max_body
+    }
+}
+
+/// What was read under a name: the value, and what is left of its time.
+struct Read {
+    bytes: Bytes,
+    left: Duration,
+}
+
+impl Shared {
+    fn push(&self, job: Job) {
+        let dropped = self.queue.push(job);
+        if dropped > 0 {
+            self.redis.metrics().drop_writes(dropped);
+        }
+    }
+
+    /// The name of what stands for a key. In a cluster, all names of a key are in one slot.
+    fn name(&self, key: &CacheKey) -> String {
+        format!("{}r:{{{:032x}}}", self.redis.config().prefix, xxh3_128(key.as_bytes()))
+    }
+
+    async fn look(&self, key: &CacheKey, request: &Fields, deadline: Instant) -> Option<Stored> {
+        let name = self.name(key);
+        let read = self.read(std::slice::from_ref(&name), deadline).await.ok()?.pop()??;
+        match self.decode(&read.bytes, key, &name)? {
+            Value::Response(decoded) => {
+                let stored = self.finish(decoded, read.left, &name).await?;
+                stored.meta.variant.fits(request).map(|_| stored)
+            }
+            Value::Index(index) => {
+                let names: Vec<String> = index
+                    .lists
+                    .iter()
+                    .map(|list| {
+                        let values = list.iter().map(|field| (field.as_str(), normalise(field, request)));
+                        variant_name(&name, index.nonce, values)
+                    })
+                    .collect();
+                let read = self.read(&names, deadline).await.ok()?;
+                let mut found = Vec::new();
+                for (name, read) in names.iter().zip(read) {
+                    let Some(read) = read else { continue };
+                    if let Some(Value::Response(decoded)) = self.decode(&read.bytes, key, name)
+                        && let Some(stored) = self.finish(decoded, read.left, name).await
+                    {
+                        found.push((stored.meta.clone(), stored));
+                    }
+                }
+                select(found.iter().map(|(meta, stored)| (stored, meta)), request).map(|stored| Stored {
+                    meta: stored.meta.clone(),
+                    fields: stored.fields.clone(),
+                    body: stored.body.clone(),
+                })
+            }
+        }
+    }
+
+    /// What stands under each of these names of one key. First what is left of its time, then the value: should another one come in
+    /// between, it is taken for older than it is, never for younger.
+    async fn read(&self, names: &[String], deadline: Instant) -> Result<Vec<Option<Read>>, RedisError> {
+        let mut commands = redis::Pipeline::with_capacity(names.len() * 2);
+        for name in names {
+            commands.cmd("PTTL").arg(name).cmd("GET").arg(name);
+        }
+        let answers = self.redis.run_all(RedisOperation::Get, &commands, deadline).await?;
+        let mut answers = answers.into_iter();
+        let mut read = Vec::with_capacity(names.len());
+        while let (Some(left), Some(value)) = (answers.next(), answers.next()) {
+            read.push(match (left, value) {
+                // It came after the look at its time: it has all of it left.
+                (Answer::Int(-2), Answer::BulkString(bytes)) => Some(Read {
+                    bytes: bytes.into(),
+                    left: Duration::MAX,
+                }),
+                (Answer::Int(left), Answer::BulkString(bytes)) => Some(Read {
+                    bytes: bytes.into(),
+                    // Without an end nobody knows how old it is.
+                    left: Duration::from_millis(u64::try_from(left).unwrap_or(0)),
+                }),
+                _ => None,
+            });
+        }
+        Ok(read)
+    }
+
+    fn decode(&self, bytes: &Bytes, key: &CacheKey, name: &str) -> Option<Value> {
+        match codec::decode(bytes, key.as_bytes(), self.redis.config().max_body) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.refuse(fault, name);
+                None
+            }
+        }
+    }
+
+    /// Counts a value that is of no use, and has it removed.
+    fn refuse(&self, fault: RedisFault, name: &str) {
+        self.redis.metrics().fault(RedisOperation::Get, fault);
+        self.push(Job::Delete(name.to_owned()));
+    }
+
+    async fn finish(&self, decoded: Box<codec::Decoded>, left: Duration, name: &str) -> Option<Stored> {
+        let stored_for = decoded.ttl.saturating_sub(left);
+        let now = Timestamp::from(self.clock.now());
+        let finished = if decoded.work() > OFFLOAD {
+            tokio::task::spawn_blocking(move || decoded.into_stored(stored_for, now))
+                .await
+                .unwrap_or(Err(RedisFault::ValueBroken))
+        } else {
+            decoded.into_stored(stored_for, now)
+        };
+        match finished {
+            Ok(stored) => Some(stored),
+            Err(fault) => {
+                self.refuse(fault, name);
+                None
+            }
+        }
+    }
+
+    fn is_valid(&self, write: &Write) -> bool {
+        self.invalidations.count(&write.key) == write.invalidations
+    }
+
+    /// Writes a response, unless its URI has been invalidated since it was asked for.
+    async fn store(&self, write: &Write, deadline: Instant) -> Result<(), RedisError> {
+        if !self.is_valid(write) {
+            return Ok(());
+        }
+        if !self.redis.is_available() {
+            self.redis
+                .metrics()
+                .fault(RedisOperation::Store, RedisFault::Unavailable);
+            return Err(RedisError::Unavailable);
+        }
+        let coded = if write.stored.body.len() > OFFLOAD {
+            let stored = write.stored.clone();
+            match tokio::task::spawn_blocking(move || codec::compress(&stored)).await {
+                Ok(coded) => coded,
+                Err(_) => return Ok(()),
+            }
+        } else {
+            codec::compress(&write.stored)
+        };
+        let Some(server_time) = self.redis.server_time() else {
+            return Err(RedisError::Unavailable);
+        };
+        let meta = &write.stored.meta;
+        let now = Timestamp::from(self.clock.now());
+        let longest = self.redis.config().max_ttl.unwrap_or(LONGEST).min(LONGEST);
+        let ttl = meta
+            .useless_from(write.windows, write.keep)
+            .since(now)
+            .min(longest)
+            .max(SHORTEST);
+        let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let key = write.key.as_bytes();
+        let Some(value) = codec::encode(key, &write.stored, &coded, meta.age(now), ttl) else {
+            return Ok(());
+        };
+        let name = self.name(&write.key);
+        if meta.variant.varies() {
+            self.store_variant(write, &name, value, ttl, end, deadline).await?;
+        } else {
+            let mut set = redis::cmd("SET");
+            set.arg(&name).arg(value).arg("PXAT").arg(end);
+            self.redis.run_until(RedisOperation::Store, &set, deadline).await?;
+        }
+        // An invalidation in between may have come too early to find it.
+        if !self.is_valid(write) {
+            self.remove(&name).await?;
+        }
+        Ok(())
+    }
+
+    async fn store_variant(
+        &self,
+        write: &Write,
+        name: &str,
+        value: Vec<u8>,
+        ttl: Duration,
+        end: u64,
+        deadline: Instant,
+    ) -> Result<(), RedisError> {
+        let variant = &write.stored.meta.variant;
+        let list: Vec<String> = variant.nominated().map(|(field, _)| field.to_owned()).collect();
+        let known = self.index(&write.key, name, deadline).await?;
+        let mut commands = redis::pipe();
+        let index = match known {
+            Some((index, left)) if index.lists.contains(&list) => {
+                if left < ttl {
+                    // Only where it still is: what was removed meanwhile must not come back.
+                    commands.cmd("PEXPIREAT").arg(name).arg(end);
+                }
+                index
+            }
+            known => {
+                let mut lists = known.map_or_else(Vec::new, |(index, _)| index.lists);
+                lists.truncate(MAX_LISTS - 1);
+                lists.insert(0, list);
+                // Of what the one before led to, nothing is known: another instance may have removed it for a reason.
+                let index = Index {
+                    nonce: fastrand::u64(..),
+                    lists,
+                };
+                let Some(bytes) = index.encode(write.key.as_bytes(), ttl) else {
+                    return Ok(());
+                };
+                commands.cmd("SET").arg(name).arg(bytes).arg("PXAT").arg(end);
+                index
+            }
+        };
+        let values = variant.nominated();
+        let variant = variant_name(name, index.nonce, values);
+        commands.cmd("SET").arg(variant).arg(value).arg("PXAT").arg(end);
+        self.redis.run_all(RedisOperation::Store, &commands, deadline).await?;
+        Ok(())
+    }
+
+    /// The index under a name, if there is one, and what is left of its time.
+    async fn index(
+        &self,
+        key: &CacheKey,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Option<(Index, Duration)>, RedisError> {
+        let mut kind = redis::cmd("GETRANGE");
+        kind.arg(name).arg(KIND_AT).arg(KIND_AT);
+        match self.redis.run_until(RedisOperation::Store, &kind, deadline).await? {
+            Answer::BulkString(kind) if kind == [KIND_INDEX] => {}
+            _ => return Ok(None),
+        }
+        let mut commands = redis::pipe();
+        commands
+            .cmd("PTTL")
+            .arg(name)
+            .cmd("GETRANGE")
+            .arg(name)
+            .arg(0)
+            .arg(MAX_INDEX);
+        let answers = self.redis.run_all(RedisOperation::Store, &commands, deadline).await?;
+        let [Answer::Int(left), Answer::BulkString(bytes)] = answers.as_slice() else {
+            return Ok(None);
+        };
+        let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0));
+        match codec::decode(&Bytes::copy_from_slice(bytes), key.as_bytes(), 0) {
+            Ok(Value::Index(index)) => Ok(Some((index, left))),
+            Ok(Value::Response(_)) | Err(_) => Ok(None),
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), RedisError> {
+        let mut delete = redis::cmd("UNLINK");
+        delete.arg(name);
+        let deadline = Instant::now() + WRITE;
+        self.redis.run_until(RedisOperation::Delete, &delete, deadline).await?;
+        Ok(())
+    }
+}
+
+/// The name of a variant: of the values that the fields of one list have.
+fn variant_name<'a, V: AsRef<[u8]>>(
+    name: &str,
+    nonce: u64,
+    values: impl Iterator<Item = (&'a str, Option<V>)>,
+) -> String {
+    let mut bytes = nonce.to_le_bytes().to_vec();
+    for (field, value) in values {
+        bytes.extend_from_slice(field.as_bytes());
+        match value {
+            None => bytes.push(0),
+            Some(value) => {
+                let value = value.as_ref();
+                bytes.push(b':');
+                bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(value);
+            }
+        }
+    }
+    format!("{name}:{:032x}", xxh3_128(&bytes))
+}
