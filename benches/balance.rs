@@ -28,7 +28,7 @@ fn upstream(balance: Balance) -> Arc<Upstream> {
         balance,
         ..UpstreamConfig::new("app", servers.collect())
     };
-    let upstream = Upstream::new(&config, &Metrics::new()).expect("no file is named");
+    let upstream = Upstream::new(&config, &Metrics::new(), None).expect("no file is named");
     for (index, member) in upstream.zone().members().iter().enumerate() {
         // At work, so that nobody is the least busy at first sight.
         for _ in 0..10 + index % 5 {

@@ -16,6 +16,7 @@ mod load;
 mod redis;
 mod report;
 mod resolve;
+pub mod servers_file;
 mod shown;
 mod template;
 pub mod units;
@@ -46,7 +47,8 @@ pub use limits::{
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
 pub use upstream::{
-    Balance, HashKey, HostPolicy, Role, ServerAddress, Timeouts, Upstream, UpstreamServer, UpstreamTls, Verify,
+    Balance, Dns, HashKey, HostPolicy, Role, ServerAddress, ServerSource, Timeouts, Upstream, UpstreamServer,
+    UpstreamTls, Verify,
 };
 
 /// Everything that one configuration file says, with defaults filled in.

@@ -6,7 +6,7 @@ mod rules;
 use std::sync::Arc;
 
 use crate::cache::memory::RouteShare;
-use crate::config::{Config, ListenAddress};
+use crate::config::{self, Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
 use crate::limit::Limiter;
 use crate::limit::rate::{Limit, RouteLimits};
@@ -76,7 +76,7 @@ impl Generation {
             let kept = before.and_then(|before| before.upstreams.iter().find(|kept| kept.config() == upstream));
             match kept {
                 Some(kept) => upstreams.push(kept.clone()),
-                None => match Upstream::new(upstream, metrics) {
+                None => match Upstream::new(upstream, metrics, changed(upstream, before)) {
                     Ok(upstream) => upstreams.push(Arc::new(upstream)),
                     Err(error) => errors.push(error),
                 },
@@ -155,6 +155,7 @@ impl Generation {
         let gone = before.into_iter().flat_map(|before| &before.upstreams);
         for upstream in gone.filter(|gone| !self.upstreams.iter().any(|kept| Arc::ptr_eq(kept, gone))) {
             upstream.stop();
+            upstream.retire_all_but(&self.upstreams);
         }
         for upstream in &self.upstreams {
             upstream.start();
@@ -165,6 +166,13 @@ impl Generation {
     pub fn listener_label(&self, index: usize) -> Arc<str> {
         self.labels.get(index).cloned().unwrap_or_default()
     }
+}
+
+/// The upstream that has the name of this one.
+fn changed<'a>(upstream: &config::Upstream, before: Option<&'a Generation>) -> Option<&'a Upstream> {
+    let upstreams = &before?.upstreams;
+    let same = upstreams.iter().find(|before| before.config().name == upstream.name)?;
+    Some(same)
 }
 
 impl std::fmt::Display for ListenAddress {

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod connect;
+mod discovery;
 mod failure;
 pub mod health;
 pub mod http1;
@@ -31,7 +32,9 @@ pub use self::server::{Event, OpenExchange, Server, ServerId};
 pub use self::zone::{Choice, Member, Zone};
 
 use self::balance::Turns;
+use self::discovery::Discovery;
 use self::queue::{Offer, Queue};
+use self::tls::UpstreamTlsConnector;
 use self::upkeep::Upkeep;
 use crate::config;
 use crate::metrics::{Metrics, UpstreamMetrics};
@@ -46,6 +49,8 @@ pub struct Upstream {
     members: Mutex<Vec<Member>>,
     turns: Turns,
     queue: Queue,
+    discovery: Discovery,
+    tls: Option<UpstreamTlsConnector>,
     upkeep: Upkeep,
     pub metrics: Arc<UpstreamMetrics>,
 }
@@ -66,32 +71,76 @@ pub enum Reuse {
 }
 
 impl Upstream {
+    /// Servers that `before` has, too, keep their health and counters, and their connections if those are made in the same way.
+    ///
     /// # Errors
     /// Says which file of the TLS configuration cannot be used.
-    pub fn new(config: &config::Upstream, metrics: &Metrics) -> Result<Self, TlsConfigError> {
-        let metrics = metrics.upstream(&config.name);
-        let mut members = Vec::with_capacity(config.servers.len());
-        for server in &config.servers {
-            members.push(Member {
-                server: Arc::new(Server::new(&server.address, config, &metrics)?),
-                weight: server.weight,
-                role: server.role,
-                max_connections: server.max_connections,
-            });
-        }
-        Ok(Self {
-            zone: ArcSwap::from_pointee(lay_out(config, &members)),
-            members: Mutex::new(members),
+    pub fn new(config: &config::Upstream, metrics: &Metrics, before: Option<&Self>) -> Result<Self, TlsConfigError> {
+        let highest = match config.http2 {
+            true => Alpn::Http2,
+            false => Alpn::Http1,
+        };
+        let tls = match &config.tls {
+            Some(tls) => Some(UpstreamTlsConnector::new(tls, highest)?),
+            None => None,
+        };
+        let discovery = Discovery::new(config, before.map(|before| &before.discovery));
+        let wanted = discovery.wanted(config);
+        let upstream = Self {
+            zone: ArcSwap::from_pointee(lay_out(config, &[])),
+            members: Mutex::default(),
             turns: Turns::default(),
             queue: Queue::default(),
+            discovery,
+            tls,
             upkeep: Upkeep::default(),
             config: config.clone(),
-            metrics,
-        })
+            metrics: metrics.upstream(&config.name),
+        };
+        let others = before.map(|before| before.members.lock().clone()).unwrap_or_default();
+        let connects_alike = before.is_some_and(|before| before.config.connects_like(config));
+        let members: Vec<Member> = wanted
+            .iter()
+            .map(|wanted| {
+                let other = others.iter().find(|other| other.server.address == wanted.address);
+                let server = match other {
+                    Some(other) if connects_alike => other.server.clone(),
+                    other => Arc::new(upstream.server(&wanted.address, other.map(|other| &*other.server))),
+                };
+                if other.is_none() && !others.is_empty() {
+                    server.health.joins(Instant::now());
+                }
+                Member::new(server, wanted)
+            })
+            .collect();
+        upstream.zone.store(Arc::new(lay_out(config, &members)));
+        *upstream.members.lock() = members;
+        Ok(upstream)
+    }
+
+    fn server(&self, address: &config::ServerAddress, before: Option<&Server>) -> Server {
+        Server::new(address, &self.config, self.tls.clone(), &self.metrics, before)
+    }
+
+    /// Whether this very server is one of them.
+    pub fn has(&self, server: &Arc<Server>) -> bool {
+        self.members
+            .lock()
+            .iter()
+            .any(|member| Arc::ptr_eq(&member.server, server))
     }
 
     pub fn config(&self) -> &config::Upstream {
         &self.config
+    }
+
+    /// Another configuration is in force: servers that none of these upstreams has taken over keep nothing for later.
+    pub fn retire_all_but(&self, taken_over: &[Arc<Self>]) {
+        for member in self.zone.load().members() {
+            if !taken_over.iter().any(|upstream| upstream.has(&member.server)) {
+                member.server.retire();
+            }
+        }
     }
 
     /// The servers as they are now.
@@ -182,7 +231,7 @@ impl Upstream {
             }
             tried.add(server.id);
         }
-        Err(last.unwrap_or(ConnectError::NoServer))
+        Err(last.unwrap_or_else(|| self.nobody()))
     }
 
     /// Looks at the server that such a request would get, without giving it to it. `None`: there is none, or none has room.
@@ -203,12 +252,33 @@ impl Upstream {
         if self.queue.waiting() == 0 {
             match self.offer(selection, tried) {
                 Offer::Open(open) => return Ok(Some(open)),
+                // The names of the servers may not have been looked up yet.
+                Offer::Nobody
+                    if self
+                        .discovery
+                        .settle(Instant::now() + self.config.timeouts.connect)
+                        .await =>
+                {
+                    match self.offer(selection, tried) {
+                        Offer::Open(open) => return Ok(Some(open)),
+                        Offer::Nobody => return Ok(None),
+                        Offer::Full => {}
+                    }
+                }
                 Offer::Nobody => return Ok(None),
                 Offer::Full => {}
             }
         }
         // Boxed: hardly any request waits.
         Box::pin(self.queue(selection, tried)).await.map(Some)
+    }
+
+    /// Why there is no server to try.
+    fn nobody(&self) -> ConnectError {
+        match self.discovery.failure() {
+            Some((name, why)) if self.zone.load().members().is_empty() => ConnectError::Name(name, why),
+            _ => ConnectError::NoServer,
+        }
     }
 
     fn offer(self: &Arc<Self>, selection: &Selection, tried: &Tried) -> Offer {

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod dns;
 pub mod fault;
 pub mod inside;
 pub mod origin;

@@ -1,6 +1,7 @@
 //! Several servers behind one upstream, seen from outside.
 
 mod balance;
+mod discovery;
 
 use crate::support::origin::{Origin, Reply};
 

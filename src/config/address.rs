@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::diagnostic::Complaint;
-use super::{ListenAddress, ServerAddress};
+use super::{ListenAddress, ServerAddress, ServerSource};
 
 /// `sun_path` has 108 bytes on Linux, the last of which is NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -77,6 +77,20 @@ pub fn server_address(text: &str) -> Result<ServerAddress, Complaint> {
         ));
     }
     host_and_port(text, None)
+}
+
+/// A server's address, or `srv:_http._tcp.app.internal`.
+pub fn server_source(text: &str) -> Result<ServerSource, Complaint> {
+    let Some(name) = text.strip_prefix("srv:") else {
+        return server_address(text).map(ServerSource::Address);
+    };
+    match is_host_name(name) {
+        true => Ok(ServerSource::Srv(name.to_ascii_lowercase())),
+        false => Err(Complaint::new(
+            "must have the name of a service behind `srv:`, without a port",
+            "like srv:_http._tcp.app.internal",
+        )),
+    }
 }
 
 fn host_and_port(text: &str, default_port: Option<u16>) -> Result<ServerAddress, Complaint> {

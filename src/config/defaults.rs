@@ -15,6 +15,8 @@ pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(4);
 /// Requests that wait for a server with room; and how long. Who waits longer has gone elsewhere.
 pub const QUEUE: u32 = 1000;
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often names are looked up again: a new server is at work before its colleagues are missed.
+pub const DNS_REFRESH: Duration = Duration::from_secs(30);
 pub const CONNECT: Duration = Duration::from_secs(10);
 pub const FIRST_BYTE: Duration = Duration::from_secs(30);
 pub const BETWEEN_BYTES: Duration = Duration::from_secs(30);

@@ -12,9 +12,7 @@ struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
 const LATER: &[Later] = &[
-    Later("upstreams.*.servers_file", &[]),
     Later("upstreams.*.sticky", &[]),
-    Later("upstreams.*.dns_refresh", &[]),
     Later("upstreams.*.health_check", &[]),
     Later("upstreams.*.outlier", &[]),
     Later("upstreams.*.circuit_breaker", &[]),

@@ -53,14 +53,19 @@ fn two_keys_are_enough() {
         upstreams: vec![Upstream {
             name: "default".into(),
             servers: vec![UpstreamServer {
-                address: ServerAddress::Tcp {
+                address: ServerSource::Address(ServerAddress::Tcp {
                     host: "127.0.0.1".into(),
                     port: 3000,
-                },
+                }),
                 weight: 1,
                 role: Role::Main,
                 max_connections: None,
             }],
+            servers_file: None,
+            dns: Dns {
+                refresh: seconds(30),
+                servers: vec![],
+            },
             host: HostPolicy::Keep,
             tls: None,
             http2: false,
@@ -245,7 +250,10 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         send: Some(Duration::from_millis(500)),
     };
     assert_eq!(web.timeouts, timeouts);
-    assert_eq!(api.servers[0].address, ServerAddress::Unix("/run/api.sock".into()));
+    assert_eq!(
+        api.servers[0].address,
+        ServerSource::Address(ServerAddress::Unix("/run/api.sock".into()))
+    );
     assert_eq!(api.host, HostPolicy::Send("API.example.com:8443".into()));
     assert_eq!(api.tls.as_ref().unwrap().server_name, "api.example.com");
     assert_eq!(
@@ -483,10 +491,10 @@ log: { level: "${LEVEL}" }
     let upstream = &config.upstreams[0];
     assert_eq!(
         upstream.servers[0].address,
-        ServerAddress::Tcp {
+        ServerSource::Address(ServerAddress::Tcp {
             host: "a".into(),
             port: 3000
-        }
+        })
     );
     assert_eq!(
         (upstream.servers[0].weight, upstream.http2, upstream.keepalive),

@@ -1,6 +1,7 @@
 //! Upstreams, resolved.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,11 @@ use super::{TlsVersion, defaults};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     pub name: Arc<str>,
-    /// At least one.
+    /// At least one, or there is a `servers_file`.
     pub servers: Vec<UpstreamServer>,
+    /// A file with further servers, which may change at any time.
+    pub servers_file: Option<PathBuf>,
+    pub dns: Dns,
     pub host: HostPolicy,
     /// `None`: plain HTTP.
     pub tls: Option<UpstreamTls>,
@@ -33,11 +37,22 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Whether connections that were made under `other` can be used under this.
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let how = |upstream: &Self| {
+            let Timeouts { connect, .. } = upstream.timeouts;
+            (upstream.http2, connect, upstream.keepalive, upstream.keepalive_idle)
+        };
+        self.tls == other.tls && how(self) == how(other)
+    }
+
     /// These servers, and the default of everything else.
     pub fn new(name: &str, servers: Vec<UpstreamServer>) -> Self {
         Self {
             name: name.into(),
             servers,
+            servers_file: None,
+            dns: Dns::default(),
             host: HostPolicy::Keep,
             tls: None,
             http2: false,
@@ -59,7 +74,7 @@ impl Upstream {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamServer {
-    pub address: ServerAddress,
+    pub address: ServerSource,
     /// Share of requests relative to the others, at least 1.
     pub weight: u32,
     pub role: Role,
@@ -68,10 +83,13 @@ pub struct UpstreamServer {
 }
 
 impl UpstreamServer {
+    /// A share beyond this against a server of weight 1 is a server switched off.
+    pub const MAX_WEIGHT: u32 = 65_535;
+
     /// One that is like the others.
     pub fn new(address: ServerAddress) -> Self {
         Self {
-            address,
+            address: ServerSource::Address(address),
             weight: 1,
             role: Role::Main,
             max_connections: None,
@@ -95,6 +113,33 @@ pub enum ServerAddress {
         port: u16,
     },
     Unix(PathBuf),
+}
+
+/// Where servers are found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerSource {
+    /// One server, or where the host is a name as many as it has addresses.
+    Address(ServerAddress),
+    /// Those of a service's SRV records (RFC 2782), with ports, weights and priorities.
+    Srv(String),
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// How often they are looked up again.
+    pub refresh: Duration,
+    /// Who is asked. Empty: the system's name servers.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            refresh: defaults::DNS_REFRESH,
+            servers: Vec::new(),
+        }
+    }
 }
 
 /// What is sent as `Host` to the upstream.
@@ -162,6 +207,15 @@ pub struct Timeouts {
     pub between_bytes: Option<Duration>,
     /// Between two writes of a request that made progress. `None`: unlimited.
     pub send: Option<Duration>,
+}
+
+impl fmt::Display for ServerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Srv(name) => write!(f, "srv:{name}"),
+        }
+    }
 }
 
 impl fmt::Display for Balance {

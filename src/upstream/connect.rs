@@ -1,6 +1,5 @@
 //! New connections to one server.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use super::tls::{self, UpstreamTlsConnector};
 use crate::config::{self, ServerAddress};
 use crate::io::Duplex;
-use crate::tls::{Alpn, TlsConfigError};
+use crate::tls::Alpn;
 
 /// Connects to one server, over TLS if the upstream says so.
 pub struct Connector {
@@ -33,7 +32,7 @@ pub enum ConnectError {
     #[error("every server has as many requests as it may, and none had room within {0:?}")]
     QueueTimeout(Duration),
     #[error("the name {0:?} cannot be resolved: {1}")]
-    Name(String, io::Error),
+    Name(String, String),
     #[error("connection refused")]
     Refused,
     #[error("no connection within {0:?}")]
@@ -47,27 +46,17 @@ pub enum ConnectError {
 }
 
 impl Connector {
-    pub fn new(address: &ServerAddress, upstream: &config::Upstream) -> Result<Self, TlsConfigError> {
-        let tls = match &upstream.tls {
-            Some(tls) => {
-                let highest = match upstream.http2 {
-                    true => Alpn::Http2,
-                    false => Alpn::Http1,
-                };
-                Some(UpstreamTlsConnector::new(tls, highest)?)
-            }
-            None => None,
-        };
-        Ok(Self {
+    pub fn new(address: &ServerAddress, upstream: &config::Upstream, tls: Option<UpstreamTlsConnector>) -> Self {
+        Self {
             address: address.clone(),
             tls,
             timeout: upstream.timeouts.connect,
             // Idle connections are kept by our own pool, so Pingora's has no room.
             transport: TransportConnector::new(Some(ConnectorOptions::new(0))),
-        })
+        }
     }
 
-    /// Name resolution, connection and TLS handshake within the connect timeout. What the server agreed to speak; without TLS it is
+    /// Connection and TLS handshake within the connect timeout. What the server agreed to speak; without TLS it is
     /// whatever the configuration says.
     pub async fn connect(&self) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
         let deadline = Instant::now() + self.timeout;
@@ -94,19 +83,11 @@ impl Connector {
             ServerAddress::Unix(path) => return self.dial(unix_address(path)?).await,
             ServerAddress::Tcp { host, port } => (host, *port),
         };
-        if let Ok(ip) = host.parse() {
-            return self.dial(SocketAddr::Inet(std::net::SocketAddr::new(ip, port))).await;
+        match host.parse() {
+            Ok(ip) => self.dial(SocketAddr::Inet(std::net::SocketAddr::new(ip, port))).await,
+            // Names are resolved before they become servers.
+            Err(_) => Err(ConnectError::Name(host.clone(), "it is not an address".to_owned())),
         }
-        let failed = |error| ConnectError::Name(host.clone(), error);
-        let addresses = tokio::net::lookup_host((host.as_str(), port)).await.map_err(failed)?;
-        let mut last = failed(io::ErrorKind::NotFound.into());
-        for address in addresses {
-            match self.dial(SocketAddr::Inet(address)).await {
-                Ok(io) => return Ok(io),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, ConnectError> {

@@ -83,6 +83,12 @@ impl Http2Connections {
         Ok((requests, stream))
     }
 
+    /// Gives no more streams. Those that are under way go on.
+    pub fn close(&self) {
+        let all = std::mem::take(&mut *self.open.lock());
+        drop(all);
+    }
+
     /// Closes connections that have been without a stream for `idle`: a burst opens many.
     pub fn sweep(&self, idle: Duration) {
         self.open.lock().retain_mut(|shared| {

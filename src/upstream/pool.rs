@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::io::Duplex;
 /// Pingora's pool is one LRU for the whole process; an app's limit on connections is per server, so this one is too.
 pub struct Pool {
     limit: usize,
+    closed: AtomicBool,
     idle: Duration,
     connections: Mutex<VecDeque<Idle>>,
 }
@@ -29,6 +31,7 @@ impl Pool {
     pub fn new(limit: usize, idle: Duration) -> Self {
         Self {
             limit,
+            closed: AtomicBool::new(false),
             idle,
             connections: Mutex::default(),
         }
@@ -49,6 +52,9 @@ impl Pool {
             return;
         }
         let mut connections = self.connections.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let oldest = match connections.len() >= self.limit {
             true => connections.pop_front(),
             false => None,
@@ -60,6 +66,15 @@ impl Pool {
         drop(connections);
         // Closed outside the lock.
         drop(oldest);
+    }
+
+    /// Closes all of them, and keeps none any more.
+    pub fn close(&self) {
+        let mut connections = self.connections.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        let all = std::mem::take(&mut *connections);
+        drop(connections);
+        drop(all);
     }
 
     /// Closes what has been idle for too long.

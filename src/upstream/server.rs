@@ -11,10 +11,10 @@ use super::health::ServerHealth;
 use super::http2::Http2Connections;
 use super::load::Load;
 use super::pool::Pool;
+use super::tls::UpstreamTlsConnector;
 use super::{ConnectError, Member, Upstream};
 use crate::config::{self, ServerAddress};
 use crate::metrics::{Outcome, ServerMetrics, UpstreamMetrics};
-use crate::tls::TlsConfigError;
 
 /// One backend. It outlives changes of the configuration and of name records that leave it where it is.
 pub struct Server {
@@ -22,9 +22,9 @@ pub struct Server {
     /// Its address: for logs and metrics, never for clients.
     pub label: Arc<str>,
     pub address: ServerAddress,
-    pub health: ServerHealth,
+    pub health: Arc<ServerHealth>,
     pub metrics: Arc<ServerMetrics>,
-    pub load: Load,
+    pub load: Arc<Load>,
     pub(super) connector: Connector,
     pub(super) idle: Pool,
     pub(super) http2: Http2Connections,
@@ -47,25 +47,32 @@ pub enum Event {
 }
 
 impl Server {
-    /// # Errors
-    /// Says which file of the TLS configuration cannot be used.
-    pub fn new(
+    /// `before`: the same server as it was under another configuration, to which it was connected in another way.
+    pub(super) fn new(
         address: &ServerAddress,
         config: &config::Upstream,
+        tls: Option<UpstreamTlsConnector>,
         metrics: &UpstreamMetrics,
-    ) -> Result<Self, TlsConfigError> {
+        before: Option<&Self>,
+    ) -> Self {
         let label: Arc<str> = address.to_string().into();
-        Ok(Self {
+        Self {
             id: ServerId(xxh3_64(label.as_bytes())),
             metrics: metrics.server(&label),
             label,
             address: address.clone(),
-            health: ServerHealth::default(),
-            load: Load::default(),
-            connector: Connector::new(address, config)?,
+            health: before.map(|before| before.health.clone()).unwrap_or_default(),
+            load: before.map(|before| before.load.clone()).unwrap_or_default(),
+            connector: Connector::new(address, config, tls),
             idle: Pool::new(config.keepalive, config.keepalive_idle),
             http2: Http2Connections::default(),
-        })
+        }
+    }
+
+    /// It is no longer among the servers: what it has under way goes on, but nothing is kept for later.
+    pub(super) fn retire(&self) {
+        self.idle.close();
+        self.http2.close();
     }
 
     /// Keeps a connection on which a request and its response have come to a clean end.

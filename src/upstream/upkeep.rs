@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::Upstream;
+use super::{Upstream, discovery};
 
 /// How often connections that have been idle for too long are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,10 @@ impl Upstream {
         let mut tasks = self.upkeep.0.lock();
         if tasks.is_empty() {
             tasks.spawn(sweep(Arc::downgrade(self)));
+            tasks.spawn(discovery::resolve(Arc::downgrade(self)));
+            if self.config.servers_file.is_some() {
+                tasks.spawn(discovery::watch_file(Arc::downgrade(self)));
+            }
         }
     }
 

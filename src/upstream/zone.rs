@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::balance::{Look, Tier, Turn};
+use super::discovery::Wanted;
 use super::health::nanos;
 use super::{Selection, Server, ServerId, Tried};
 use crate::config::{Balance, Role};
@@ -25,6 +26,15 @@ pub struct Member {
 }
 
 impl Member {
+    pub(super) fn new(server: Arc<Server>, wanted: &Wanted) -> Self {
+        Self {
+            server,
+            weight: wanted.weight,
+            role: wanted.role,
+            max_connections: wanted.max_connections,
+        }
+    }
+
     pub fn is_full(&self) -> bool {
         self.max_connections
             .is_some_and(|max| self.server.load.open() >= max as usize)

@@ -118,11 +118,22 @@ pub fn values<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-#[derive(Default)]
 pub struct Builder {
     replies: Replies,
     transport: Transport,
     protocol: Protocol,
+    address: SocketAddr,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            replies: Replies::default(),
+            transport: Transport::default(),
+            protocol: Protocol::default(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -175,6 +186,12 @@ impl Builder {
         self
     }
 
+    /// Listens there instead of on a free port of 127.0.0.1.
+    pub fn at(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.address = address.into();
+        self
+    }
+
     pub fn unix(mut self, path: &Path) -> Self {
         self.transport = Transport::Unix(path.to_owned());
         self
@@ -198,8 +215,8 @@ impl Builder {
                 let serving = accept_unix(listener, Arc::clone(&shared), self.protocol);
                 (Address::Unix(path), tokio::spawn(serving))
             }
-            Transport::Plain => listen(&shared, self.protocol, None).await,
-            Transport::Tls(config) => listen(&shared, self.protocol, Some(config.into())).await,
+            Transport::Plain => listen(self.address, &shared, self.protocol, None).await,
+            Transport::Tls(config) => listen(self.address, &shared, self.protocol, Some(config.into())).await,
         };
         Origin {
             address,
@@ -224,6 +241,14 @@ impl Origin {
         match &self.address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Its port, where it has one.
+    pub fn port(&self) -> u16 {
+        match &self.address {
+            Address::Tcp(address) => address.port(),
+            Address::Unix(_) => panic!("a Unix socket has no port"),
         }
     }
 
@@ -347,11 +372,12 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 async fn listen(
+    address: SocketAddr,
     shared: &Arc<Shared>,
     protocol: Protocol,
     tls: Option<tokio_rustls::TlsAcceptor>,
 ) -> (Address, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = accept_tcp(listener, Arc::clone(shared), protocol, tls);
     (Address::Tcp(address), tokio::spawn(serving))

@@ -14,7 +14,7 @@ use crate::config::address::{self, UpstreamUrl};
 use crate::config::diagnostic::{Complaint, alternatives};
 use crate::config::units;
 use crate::config::yaml::{ANY_SCALAR, complain};
-use crate::config::{LimitKeyPart, ListenAddress, ServerAddress};
+use crate::config::{LimitKeyPart, ListenAddress, ServerSource};
 
 /// Declares a scalar: its type, what reads it, and the regular expression and types that the schema gives it.
 macro_rules! scalar {
@@ -124,11 +124,12 @@ scalar!(
     "[0-9.]+:[0-9]+|\\[[0-9a-fA-F:.%]+\\]:[0-9]+"
 );
 scalar!(
-    /// A server: `app.internal:3000`, `10.0.0.1:3000`, `"[::1]:3000"` or `unix:/run/app.sock`.
-    ServerText(ServerAddress),
-    address::server_address,
+    /// `app.internal:3000` (all addresses of the name are servers), `10.0.0.1:3000`, `[::1]:3000`, `unix:/run/app.sock` or
+    /// `srv:_http._tcp.app.internal`.
+    SourceText(ServerSource),
+    address::server_source,
     "string",
-    "unix:/.+|[^/]+:[0-9]+"
+    "unix:/.+|srv:[^/:]+|[^/]+:[0-9]+"
 );
 scalar!(
     /// A server by URL: `http://127.0.0.1:3000`, `https://app.internal` or `unix:/run/app.sock`.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{self, IntoDeserializer};
 
 use super::TlsVersionName;
-use super::scalar::{DurationOrNever, DurationText, HashKey, Percentage, ServerText};
+use super::scalar::{DurationOrNever, DurationText, HashKey, Percentage, SocketText, SourceText};
 use super::shape::{List, Short, ShortOr};
 
 /// A named pool of servers.
@@ -32,6 +32,8 @@ pub struct FileUpstream {
     pub slow_start: Option<DurationText>,
     /// How often names are looked up again. Default: 30s.
     pub dns_refresh: Option<DurationText>,
+    /// Name servers to ask, with their ports. Default: the system's.
+    pub dns_servers: Option<List<SocketText>>,
     /// Requests that may wait while every server has as many as its `max_connections`. Default: 1000.
     pub queue: Option<u32>,
     /// How long they wait. Default: 5s.
@@ -56,9 +58,9 @@ pub struct FileUpstream {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileServer {
-    /// A host with a port, or `unix:` with a path.
+    /// A host with a port, `unix:` with a path, or `srv:` with the name of a service.
     #[schemars(required)]
-    pub address: Option<ServerText>,
+    pub address: Option<SourceText>,
     /// Share of requests relative to the others. Default: 1.
     pub weight: Option<u32>,
     /// Requests at once, streams and WebSockets included; more wait in the `queue`. Default: any number.
@@ -72,7 +74,7 @@ impl Short for FileServer {
 
     fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
         Ok(Self {
-            address: Some(ServerText::deserialize(text.into_deserializer())?),
+            address: Some(SourceText::deserialize(text.into_deserializer())?),
             ..Self::default()
         })
     }
@@ -89,7 +91,7 @@ impl JsonSchema for ShortOr<FileServer> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [generator.subschema_for::<ServerText>(), generator.subschema_for::<FileServer>()]
+            "anyOf": [generator.subschema_for::<SourceText>(), generator.subschema_for::<FileServer>()]
         })
     }
 }

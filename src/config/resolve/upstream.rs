@@ -1,20 +1,20 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use super::{NAME_RULE, Pem, check_pem, is_name, positive, tls_version};
+use super::{NAME_RULE, Pem, check_pem, is_name, positive, read_limited, tls_version};
 use crate::config::address::{UpstreamUrl, host_of_authority, is_host_name};
 use crate::config::diagnostic::{KeyPath, alternatives, nearest};
 use crate::config::file::shape::ShortOr;
 use crate::config::file::{BalanceName, FileConfig, FileServer, FileUpstream};
 use crate::config::report::Report;
+use crate::config::servers_file;
 use crate::config::{
-    Balance, HashKey, HostPolicy, Role, ServerAddress, Timeouts, TlsVersion, Upstream, UpstreamServer, UpstreamTls,
-    Verify, defaults,
+    Balance, Dns, HashKey, HostPolicy, Role, ServerAddress, ServerSource, Timeouts, TlsVersion, Upstream,
+    UpstreamServer, UpstreamTls, Verify, defaults,
 };
 
-/// A share beyond this against a server of weight 1 is a server switched off.
-const MAX_WEIGHT: u32 = 65_535;
 /// More idle connections to one server than it has ports for.
 const MAX_KEEPALIVE: u32 = 65_535;
 /// More requests than this are not waiting but lost.
@@ -136,6 +136,9 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
     let servers = servers(typed, report, path);
     let host = host(typed, report, path);
     let tls = tls(typed, &servers, &host, report, path);
+    let dns_refresh = typed.dns_refresh.as_ref().map(|refresh| refresh.0);
+    positive(report, &path.key("dns_refresh"), dns_refresh);
+    let dns_servers = typed.dns_servers.as_ref();
     let keepalive = typed.keepalive.unwrap_or(defaults::KEEPALIVE);
     if keepalive > MAX_KEEPALIVE {
         report.value(&path.key("keepalive"), format!("must be at most {MAX_KEEPALIVE}"), "");
@@ -151,6 +154,13 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
     Upstream {
         name: name.into(),
         servers,
+        servers_file: typed.servers_file.as_ref().map(Into::into),
+        dns: Dns {
+            refresh: dns_refresh.unwrap_or(defaults::DNS_REFRESH),
+            servers: dns_servers.map_or_else(Vec::new, |list| {
+                list.0.iter().flatten().map(|server| server.0).collect()
+            }),
+        },
         host,
         tls,
         http2: typed.http2.unwrap_or(false),
@@ -165,6 +175,9 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
 }
 
 fn servers(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Vec<UpstreamServer> {
+    if let Some(file) = &typed.servers_file {
+        check_servers_file(file, report, &path.key("servers_file"));
+    }
     let path = path.key("servers");
     let mut servers: Vec<UpstreamServer> = Vec::new();
     let mut addresses = HashSet::new();
@@ -199,12 +212,24 @@ fn servers(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Vec<Ups
     servers
 }
 
+/// The file may change at any time; what it says now must be right.
+fn check_servers_file(file: &str, report: &mut Report, path: &KeyPath) {
+    match read_limited(Path::new(file)) {
+        Err(error) => report.value(path, format!("must be a file that can be read ({})", error.kind()), ""),
+        Ok(text) => {
+            if let Err(error) = servers_file::parse(&text) {
+                report.value(path, format!("must be a file of servers: line {error}"), error.cure());
+            }
+        }
+    }
+}
+
 fn server(typed: &FileServer, report: &mut Report, path: &KeyPath) -> Option<UpstreamServer> {
     let weight = typed.weight.unwrap_or(1);
-    if !(1..=MAX_WEIGHT).contains(&weight) {
+    if !(1..=UpstreamServer::MAX_WEIGHT).contains(&weight) {
         report.value(
             &path.key("weight"),
-            format!("must be from 1 to {MAX_WEIGHT}"),
+            format!("must be from 1 to {}", UpstreamServer::MAX_WEIGHT),
             "remove the server to send it nothing",
         );
     }
@@ -288,7 +313,7 @@ fn tls(
     path: &KeyPath,
 ) -> Option<UpstreamTls> {
     let path = path.key("tls");
-    let typed = typed.tls.as_ref()?;
+    let (typed_upstream, typed) = (typed, typed.tls.as_ref()?);
     let name_path = path.key("server_name");
     let server_name = match &typed.server_name {
         Some(name) if is_host_name(name) => name.to_ascii_lowercase(),
@@ -300,7 +325,8 @@ fn tls(
             );
             String::new()
         }
-        None => match implied_server_name(servers, host) {
+        // The servers of a file may have any names.
+        None => match implied_server_name(servers, host).filter(|_| typed_upstream.servers_file.is_none()) {
             Some(name) => name,
             None => {
                 // Without a name nothing could be verified, and an empty one would switch verification off.
@@ -344,12 +370,12 @@ fn implied_server_name(servers: &[UpstreamServer], host: &HostPolicy) -> Option<
     let mut shared = None;
     for server in servers {
         match &server.address {
-            ServerAddress::Tcp { host, .. } if host.parse::<IpAddr>().is_err() => match shared {
+            ServerSource::Address(ServerAddress::Tcp { host, .. }) if host.parse::<IpAddr>().is_err() => match shared {
                 None => shared = Some(host),
                 Some(name) if name == host => {}
                 Some(_) => return None,
             },
-            ServerAddress::Tcp { .. } | ServerAddress::Unix(_) => return None,
+            ServerSource::Address(_) | ServerSource::Srv(_) => return None,
         }
     }
     shared.cloned()

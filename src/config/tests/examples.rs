@@ -85,9 +85,7 @@ fn every_key_is_known() {
     assert_eq!(
         found,
         [
-            "upstreams.app.servers_file",
             "upstreams.app.sticky",
-            "upstreams.app.dns_refresh",
             "upstreams.app.health_check",
             "upstreams.app.outlier",
             "upstreams.app.circuit_breaker",

@@ -1,14 +1,10 @@
-use super::{at_least_one, positive_text, readable, status};
+use super::{at_least_one, positive_text, status};
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::{FileHealthCheck, FileSticky, FileUpstream};
 use crate::config::report::Report;
 use crate::message::is_token;
 
 pub fn check(typed: &FileUpstream, report: &mut Report, path: &KeyPath) {
-    if let Some(file) = &typed.servers_file {
-        readable(report, &path.key("servers_file"), file);
-    }
-    positive_text(report, &path.key("dns_refresh"), typed.dns_refresh.as_ref());
     if let Some(sticky) = &typed.sticky {
         check_sticky(sticky, report, &path.key("sticky"));
     }
