@@ -9,7 +9,14 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// What a request is called in logs, in answers and at the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(String);
+pub struct RequestId(Id);
+
+/// Most are new ones, and need no memory of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Id {
+    New([u8; 32]),
+    Received(Box<str>),
+}
 
 impl RequestId {
     /// The client's own where it is a sane one, otherwise a new one.
@@ -25,24 +32,28 @@ impl RequestId {
     pub fn random() -> Self {
         let mut digits = [0; 32];
         write_hex(&mut digits, fastrand::u128(..));
-        Self(String::from_utf8_lossy(&digits).into_owned())
+        Self(Id::New(digits))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // Digits are always ASCII.
+            Id::New(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Id::Received(id) => id,
+        }
     }
 
     /// Visible ASCII without what would need quoting where it is written into a log or a JSON string.
     fn received(line: &[u8]) -> Option<Self> {
         let sane = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>');
         let is_sane = (1..=MAX_REQUEST_ID).contains(&line.len()) && line.iter().all(sane);
-        is_sane.then(|| Self(String::from_utf8_lossy(line).into_owned()))
+        is_sane.then(|| Self(Id::Received(String::from_utf8_lossy(line).into())))
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -8,6 +8,7 @@ mod configuration;
 mod deadlines;
 mod demo;
 mod door;
+mod doors;
 mod explain;
 mod forwarding;
 mod http2;

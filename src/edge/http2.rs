@@ -278,10 +278,12 @@ fn response_of(head: &ResponseHead<impl Lines>) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
     *response.headers_mut() = head.fields.to_header_map();
-    let length = match head.framing {
-        Framing::Length(length) => Some(length),
-        Framing::None => head.declared_length,
-        Framing::Chunked | Framing::Stream | Framing::Close => None,
+    let length = match (head.status, head.framing) {
+        // RFC 9110 §8.6: no length in 1xx and 204.
+        (100..=199 | 204, _) => None,
+        (_, Framing::Length(length)) => Some(length),
+        (_, Framing::None) => head.declared_length,
+        (_, Framing::Chunked | Framing::Stream | Framing::Close) => None,
     };
     if let Some(length) = length {
         response

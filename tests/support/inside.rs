@@ -92,9 +92,7 @@ impl Inside {
 
     /// The sum over all series of this name that have these labels; 0 if there is none.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let address = self.server.metrics_address.expect("there is a metrics listener");
-        let response = Client::connect(address).await.get("/metrics").await;
-        sum(response.text(), name, labels)
+        sum(&self.metrics().await, name, labels)
     }
 
     /// Asks for a metric until it has this value. For what is counted behind the end of a response.
@@ -145,6 +143,30 @@ impl Inside {
             }
         })
         .await
+    }
+
+    /// The first entries of the access log, in the order in which the requests ended; waits until there are so many.
+    pub async fn log_entries(&self, count: usize) -> Vec<Value> {
+        let path = self.log_path();
+        within("access log entries", async {
+            loop {
+                let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+                // What stands behind the last end of a line is still being written.
+                let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+                let entries: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                if entries.len() >= count {
+                    return entries;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
+    /// Everything that the metrics listener says.
+    pub async fn metrics(&self) -> String {
+        let address = self.server.metrics_address.expect("there is a metrics listener");
+        Client::connect(address).await.get("/metrics").await.text().to_owned()
     }
 
     fn log_path(&self) -> PathBuf {
