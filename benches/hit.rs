@@ -59,7 +59,7 @@ fn stored() -> Stored {
             partial: None,
         },
         fields: PackedFields::from(&fields),
-        body: Bytes::from_static(&[b'x'; 1024]),
+        body: Bytes::from_static(&[b'x'; 1024]).into(),
     }
 }
 

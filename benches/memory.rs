@@ -386,5 +386,9 @@ fn stored(body: Bytes) -> Stored {
         partial: None,
     };
     let fields = PackedFields::from(&fields);
-    Stored { meta, fields, body }
+    Stored {
+        meta,
+        fields,
+        body: body.into(),
+    }
 }

@@ -12,12 +12,11 @@ pub mod invalidations;
 pub mod l2;
 pub mod memory;
 pub mod partial;
+pub mod recoded;
 pub mod stored_lines;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use bytes::Bytes;
 
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
@@ -25,6 +24,7 @@ pub use self::hottest::Hottest;
 pub use self::invalidations::Invalidations;
 pub use self::l2::L2;
 pub use self::memory::{Memory, PackedFields};
+pub use self::recoded::{Forms, StoredBody};
 pub use self::stored_lines::StoredLines;
 
 use crate::config;
@@ -42,7 +42,7 @@ pub struct Stored {
     pub meta: StoredMeta,
     /// Without `Age`, and without what says how the body was framed.
     pub fields: PackedFields,
-    pub body: Bytes,
+    pub body: StoredBody,
 }
 
 impl Stored {
@@ -57,7 +57,8 @@ impl Stored {
         ]
         .into_iter()
         .map(allocation)
-        .sum()
+        .sum::<u64>()
+            + self.forms_size()
     }
 }
 

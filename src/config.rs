@@ -34,8 +34,10 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
-use crate::key::QueryOrder;
+use crate::key::{Glob, QueryOrder};
 use crate::rfc9111::storability::{ClientDirectives, SetCookie};
+use crate::transform::compress::rules::TYPES;
+use crate::transform::negotiate::Coding;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
@@ -144,6 +146,8 @@ pub struct Route {
     pub request_headers: FieldEdits,
     pub response_headers: FieldEdits,
     pub cache: RouteCache,
+    /// `None`: every body is passed on as it is.
+    pub compression: Option<Arc<Compression>>,
     /// `Some`: every response of this route is a stream. Streams are also known by their content type; they then
     /// have [`Stream::default`]'s limits.
     pub stream: Option<Stream>,
@@ -335,6 +339,80 @@ pub enum Collapse {
     #[default]
     Instance,
     Off,
+}
+
+/// How a route's responses are compressed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compression {
+    /// Bytes; a body that is known to be shorter stays as it is.
+    pub min_size: u64,
+    /// In the order of preference. At least one.
+    pub codings: Vec<Coding>,
+    /// Content types, lower case.
+    pub types: Vec<Glob>,
+    pub events: Events,
+    pub authenticated: Authenticated,
+    /// How long what has come may wait for more before it is sent.
+    pub flush_after: Duration,
+    /// While a body passes.
+    pub live_levels: Levels,
+    /// For what is stored, once it is asked for again and again.
+    pub stored_levels: Levels,
+}
+
+impl Default for Compression {
+    /// Of a route that says no more than that it compresses.
+    fn default() -> Self {
+        Self {
+            min_size: defaults::COMPRESSION_MIN_SIZE,
+            codings: Coding::ALL.to_vec(),
+            types: TYPES.into_iter().map(Glob::new).collect(),
+            events: Events::Untouched,
+            authenticated: Authenticated::Public,
+            flush_after: defaults::COMPRESSION_FLUSH_AFTER,
+            live_levels: defaults::LIVE_LEVELS,
+            stored_levels: defaults::STORED_LEVELS,
+        }
+    }
+}
+
+/// What becomes of event streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    Untouched,
+    /// Compressed, and flushed behind each event.
+    Compressed,
+}
+
+/// Which responses that may be about one client are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authenticated {
+    /// None to a request with `Cookie` or `Authorization`, and none that is private, sets cookies or varies by them.
+    Nothing,
+    /// None that is private, sets cookies or varies by them.
+    Public,
+    Everything,
+}
+
+/// How hard to try, by coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Levels {
+    /// 1 to 9.
+    pub gzip: u32,
+    /// 0 to 11.
+    pub br: u32,
+    /// 1 to 19: more takes a window that no client has to have.
+    pub zstd: u32,
+}
+
+impl Levels {
+    pub fn of(self, coding: Coding) -> u32 {
+        match coding {
+            Coding::Gzip => self.gzip,
+            Coding::Br => self.br,
+            Coding::Zstd => self.zstd,
+        }
+    }
 }
 
 /// Limits of an event stream.

@@ -30,6 +30,9 @@ pub struct Generation {
     pub limiter: Arc<Limiter>,
     /// Counts requests that no route takes.
     pub no_route: Arc<RouteMetrics>,
+    /// Whether any route does. Tags of recoded responses then have to be understood on all of them: what a client got from one, it may
+    /// send back through another.
+    pub compresses: bool,
     labels: Vec<Arc<str>>,
 }
 
@@ -135,6 +138,7 @@ impl Generation {
         }
         Ok(Self {
             router: Router::new(&config.routes),
+            compresses: config.routes.iter().any(|route| route.compression.is_some()),
             routes,
             upstreams,
             acceptors,

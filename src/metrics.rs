@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use prometheus::proto::MetricType;
 use prometheus::{Registry, TextEncoder};
 
+use crate::transform::negotiate::Coding;
+
 pub use histogram::Histogram;
 pub(crate) use histogram::Reading;
 pub use limit::LimitMetrics;
@@ -95,6 +97,8 @@ families! {
         "Event streams that are open.";
     STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
         "Time from a request's first byte to the first body bytes of its event stream.";
+    COMPRESSIONS = COUNTER "forebay_compressions_total" ["coding", "result"]
+        "Bodies that were compressed, or read for clients that cannot, by what came of it.";
     CONNECTIONS = GAUGE "forebay_connections" ["listener"]
         "Client connections that are open.";
     IN_FLIGHT = GAUGE "forebay_in_flight" []
@@ -235,6 +239,26 @@ words! {
 }
 
 words! {
+    /// What came of compressing a body.
+    pub enum Compressed {
+        /// It was compressed while it passed.
+        Live = "live",
+        /// It was read, while it passed or out of the cache, for a client that cannot.
+        Decoded = "decoded",
+        /// A stored one was compressed, for all who ask for it.
+        Stored = "stored",
+        /// A stored one that is asked for again was compressed better.
+        Best = "best",
+        /// A stored one does not get much smaller.
+        Worthless = "worthless",
+        /// It could not be read, or there was no memory.
+        Failed = "failed",
+        /// There was too much else to do: it was sent as it came.
+        Busy = "busy",
+    }
+}
+
+words! {
     /// How an attempt to reload the configuration ended.
     pub enum Reload {
         /// The new configuration is in force.
@@ -327,6 +351,7 @@ pub struct Metrics {
     reloads: [Counter; Reload::COUNT],
     log_dropped: Arc<Counter>,
     redis: OnceLock<Arc<RedisMetrics>>,
+    compressions: [[Counter; Compressed::COUNT]; Coding::ALL.len()],
     cache: Mutex<Option<CacheReader>>,
 }
 
@@ -357,6 +382,7 @@ impl Metrics {
                 reloads: Default::default(),
                 log_dropped: Arc::default(),
                 redis: OnceLock::new(),
+                compressions: Default::default(),
                 cache: Mutex::default(),
             }
         })
@@ -414,6 +440,10 @@ impl Metrics {
 
     pub fn reload(&self, result: Reload) {
         self.reloads[result as usize].add(1);
+    }
+
+    pub fn compression(&self, coding: Coding, result: Compressed) {
+        self.compressions[coding as usize][result as usize].add(1);
     }
 
     /// Counts lost access log entries.

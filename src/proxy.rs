@@ -3,6 +3,7 @@
 
 pub mod at_once;
 pub(crate) mod cached;
+mod compression;
 mod failure;
 pub(crate) mod fetch;
 pub(crate) mod fill;
@@ -11,6 +12,7 @@ mod limited;
 pub(crate) mod origin;
 mod partial;
 pub(crate) mod pass;
+pub mod recode;
 pub mod relay;
 mod stored;
 pub mod work;
@@ -28,7 +30,9 @@ use tokio::time::Instant;
 pub use self::failure::Failure;
 
 use self::at_once::{Open, Reached};
+use self::compression::Compressor;
 use self::origin::Response;
+use self::recode::Recoder;
 use self::work::Work;
 use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
@@ -60,6 +64,7 @@ pub struct Proxy {
     pub clock: Clock,
     pub cache: Cache,
     pub work: Arc<Work>,
+    compressor: Compressor,
     /// Our name in `Via`. Random, so that two Forebays in a row do not take each other for a loop.
     pseudonym: String,
 }
@@ -90,6 +95,11 @@ impl<'a> Decided<'a> {
     }
 
     /// `None`: the route does not cache.
+    /// Bytes of the largest body that the route stores.
+    fn max_body(&self) -> u64 {
+        self.cache_rules().map_or(0, |rules| rules.max_body)
+    }
+
     fn cache_rules(&self) -> Option<&'a CacheRules> {
         self.generation.routes.get(self.index)?.cache.as_ref()
     }
@@ -101,8 +111,8 @@ pub(crate) enum Plan<'a> {
     Answered,
     /// Pass the origin's response on.
     Deliver(Decided<'a>, Box<Response>),
-    /// Send this head, and the body as another fetch brings it in.
-    Read(Box<ResponseHead>, FillReader),
+    /// Send this head, and the body as another fetch brings it in, recoded if it says so.
+    Read(Box<ResponseHead>, FillReader, Option<Box<Recoder>>),
 }
 
 impl Proxy {
@@ -129,6 +139,7 @@ impl Proxy {
             access_log,
             clock,
             work: Arc::default(),
+            compressor: Compressor::default(),
             pseudonym: format!("forebay-{:08x}", fastrand::u32(..)),
         }
     }
@@ -253,7 +264,7 @@ impl Proxy {
         match plan {
             Plan::Answered => Ok(()),
             Plan::Deliver(decided, response) => self.deliver(&decided, *response, client, exchange, alarm).await,
-            Plan::Read(head, reader) => self.read(*head, reader, client, exchange, alarm).await,
+            Plan::Read(head, reader, recoder) => self.read(*head, reader, recoder, client, exchange, alarm).await,
         }
     }
 

@@ -1,10 +1,13 @@
 //! What is changed on the way between client and upstream.
 //!
 //! Fields that belong to one connection go ([`names`]), those that tell the upstream about the client are written anew
-//! ([`forwarding`]), and what the route asks for is done last ([`template`]); [`fields`] puts it together.
+//! ([`forwarding`]), and what the route asks for is done last ([`template`]); [`fields`] puts it together. Bodies are compressed by
+//! [`compress`], in the coding that [`negotiate`] chooses.
 
+pub mod compress;
 pub mod events;
 pub mod fields;
 pub mod forwarding;
 pub mod names;
+pub mod negotiate;
 pub mod template;

@@ -133,7 +133,7 @@ async fn broken_rules_are_errors() {
 
 #[tokio::test]
 async fn what_is_not_available_yet_is_said_and_not_ignored() {
-    let table = [("compression", "defaults: { compression: { min_size: 1KiB } }")];
+    let table = [("tracing", "tracing: { otlp: \"http://127.0.0.1:4318\" }")];
     for (key, section) in table {
         let finished = check(&format!(
             "listen: 127.0.0.1:80\nupstream: http://127.0.0.1:3000\n{section}\n"

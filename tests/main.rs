@@ -4,6 +4,7 @@
 mod admin;
 mod cache;
 mod caching;
+mod compression;
 mod configuration;
 mod deadlines;
 mod demo;

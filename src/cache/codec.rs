@@ -67,7 +67,7 @@ pub struct Coded {
 
 /// Makes a body smaller where that pays. Takes its time: some milliseconds for a megabyte.
 pub fn compress(stored: &Stored) -> Coded {
-    let body = &stored.body;
+    let body: &Bytes = &stored.body;
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     if body.len() > COMPRESS_FROM
         && is_compressible(&stored.fields)
@@ -387,7 +387,7 @@ impl Decoded {
         Ok(Stored {
             meta,
             fields: self.fields,
-            body,
+            body: body.into(),
         })
     }
 

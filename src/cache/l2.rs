@@ -208,7 +208,7 @@ impl Shared {
                 select(found.iter().map(|(meta, stored)| (stored, meta)), request).map(|stored| Stored {
                     meta: stored.meta.clone(),
                     fields: stored.fields.clone(),
-                    body: stored.body.clone(),
+                    body: stored.body.clone().into(),
                 })
             }
         }

@@ -13,11 +13,7 @@ use crate::rfc9111::validation::updated_fields;
 /// stored already is worth more.
 pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fields, body: Bytes) -> Option<Stored> {
     let Some(announced) = meta.partial.as_deref() else {
-        return Some(Stored {
-            meta,
-            fields: (&fields).into(),
-            body,
-        });
+        return Some(Stored::new(meta, &fields, body));
     };
     let held = announced.after_body(body.len() as u64)?;
     meta.partial = Some(Box::new(held));
@@ -27,19 +23,11 @@ pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fie
         .flat_map(|variants| variants.iter())
         .find(|old| old.meta.variant == meta.variant);
     let Some(old) = old else {
-        return Some(Stored {
-            meta,
-            fields: (&fields).into(),
-            body,
-        });
+        return Some(Stored::new(meta, &fields, body));
     };
     match combine(&old.meta, &held, &fields, meta.received) {
         Some(combined) => Some(join(old, meta, &fields, &body, &combined)),
-        None if supersedes(&meta, &old.meta) => Some(Stored {
-            meta,
-            fields: (&fields).into(),
-            body,
-        }),
+        None if supersedes(&meta, &old.meta) => Some(Stored::new(meta, &fields, body)),
         None => None,
     }
 }
@@ -73,11 +61,7 @@ pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, c
         };
         fields.set("Content-Range", content_range.to_string());
     }
-    Stored {
-        meta,
-        fields: (&fields).into(),
-        body: joined.freeze(),
-    }
+    Stored::new(meta, &fields, joined.freeze())
 }
 
 fn cut<'a>(body: &'a Bytes, piece: &Piece) -> &'a [u8] {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::Levels;
+
 /// `forebay run --upstream` without `--listen`.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 /// Only this machine may read metrics unless someone says otherwise.
@@ -53,6 +55,23 @@ pub const REDIS_MAX_BODY: u64 = 1 << 20;
 pub const LIMIT_PER: Duration = Duration::from_secs(1);
 /// What a request to a language model is taken to ask for: a page of text.
 pub const ASSUMED_TOKENS: u32 = 1000;
+
+/// What fits into one packet anyway gains nothing.
+pub const COMPRESSION_MIN_SIZE: u64 = 1 << 10;
+/// Nobody sees it, and it is enough for the pieces of one write of an application to come together.
+pub const COMPRESSION_FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// What nginx's users are used to, or as fast with a better result.
+pub const LIVE_LEVELS: Levels = Levels {
+    gzip: 6,
+    br: 5,
+    zstd: 3,
+};
+/// Paid once, by a thread that nobody waits for.
+pub const STORED_LEVELS: Levels = Levels {
+    gzip: 9,
+    br: 11,
+    zstd: 19,
+};
 
 /// Slower requests are logged at `warn`.
 pub const SLOW: Duration = Duration::from_secs(1);

@@ -22,8 +22,9 @@ pub use limit::{
 };
 pub use read::read;
 pub use route::{
-    CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileMatch, FilePolicies, FileQueryKey,
-    FileRequestEdits, FileResponseEdits, FileRoute, RequestDirectivesName, SetCookieName,
+    AuthenticatedName, CodingName, CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileLevels,
+    FileMatch, FilePolicies, FileQueryKey, FileRequestEdits, FileResponseEdits, FileRoute, RequestDirectivesName,
+    SetCookieName,
 };
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};
 pub use schema::schema;

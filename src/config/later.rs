@@ -20,7 +20,6 @@ const LATER: &[Later] = &[
     Later("cache.warm", &[]),
     Later("cache.invalidate", &[]),
     Later("routes.*.cache.tags", &[]),
-    Later("routes.*.compression", &["false", "off"]),
     Later("routes.*.rate_limit.tokens", &[]),
     Later("routes.*.rate_limit.*.tokens", &[]),
     Later("rate_limits.store", &["memory"]),

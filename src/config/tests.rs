@@ -90,6 +90,7 @@ fn two_keys_are_enough() {
             request_headers: FieldEdits::default(),
             response_headers: FieldEdits::default(),
             cache: RouteCache::On(Box::default()),
+            compression: None,
             stream: None,
             max_request_body: Some(10 << 20),
             allow: vec![],
@@ -306,6 +307,7 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
             ..FieldEdits::default()
         },
         cache: RouteCache::On(Box::default()),
+        compression: None,
         stream: Some(Stream {
             first_event: Some(seconds(5)),
             between_bytes: Some(seconds(300)),

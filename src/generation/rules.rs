@@ -9,7 +9,7 @@ use crate::config::{
 use crate::key::{Glob, KeyOptions, QueryOptions};
 use crate::rfc9111::date::Seconds;
 use crate::rfc9111::reuse::ReusePolicy;
-use crate::rfc9111::storability::{LifetimeRules, RequestCookies, SetCookie, StorePolicy};
+use crate::rfc9111::storability::{Codings, LifetimeRules, RequestCookies, SetCookie, StorePolicy};
 use crate::rfc9111::stored::{StaleWindows, StoredMeta};
 
 /// What a route's responses are stored and reused by.
@@ -36,6 +36,8 @@ pub struct CacheRules {
     /// Labels of what is stored, for purging.
     pub tags: Vec<ValueTemplate>,
     pub collapse: Collapse,
+    /// How what is stored is compressed. `None`: it is sent as it came.
+    pub compression: Option<Arc<config::Compression>>,
 }
 
 impl CacheRules {
@@ -75,7 +77,15 @@ impl CacheRules {
             keep: policy.keep,
             tags: policy.tags.clone(),
             collapse: policy.collapse,
+            compression: route.compression.clone(),
         })
+    }
+
+    pub fn codings(&self) -> Codings {
+        match self.compression {
+            Some(_) => Codings::Ours,
+            None => Codings::Origins,
+        }
     }
 
     pub fn store_policy(&self) -> StorePolicy<'_> {
@@ -96,6 +106,7 @@ impl CacheRules {
             set_cookie: self.set_cookie,
             cookies: self.reuse.cookies,
             request_directives: self.reuse.request_directives,
+            codings: self.codings(),
         }
     }
 

@@ -6,7 +6,10 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
-use super::{BytesFrom, CacheResult, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload};
+use super::{
+    BytesFrom, CacheResult, Compressed, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload,
+};
+use crate::transform::negotiate::Coding;
 
 /// Reads [`Metrics`] for the registry, which in turn belongs to them.
 pub(super) struct Exposition {
@@ -160,11 +163,18 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     for (result, counter) in Reload::ALL.iter().zip(&metrics.reloads) {
         reloads.counter(&[result.as_str()], counter.value());
     }
+    let mut compressions = Samples::of(Family::COMPRESSIONS);
+    for (coding, results) in Coding::ALL.iter().zip(&metrics.compressions) {
+        for (result, counter) in Compressed::ALL.iter().zip(results) {
+            compressions.counter(&[coding.as_str(), result.as_str()], counter.value());
+        }
+    }
     let mut log_dropped = Samples::of(Family::LOG_DROPPED);
     log_dropped.counter(&[], metrics.log_dropped.value());
     let mut build_info = Samples::of(Family::BUILD_INFO);
     build_info.gauge(&[env!("CARGO_PKG_VERSION")], 1);
-    families.extend([connections, in_flight, reloads, log_dropped, build_info].map(MetricFamily::from));
+    let process = [connections, in_flight, reloads, compressions, log_dropped, build_info];
+    families.extend(process.map(MetricFamily::from));
 }
 
 /// The samples of one family, as they come in.

@@ -75,6 +75,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_cache_evictions_total counter ",
         "forebay_cache_requests_total counter route,result",
         "forebay_cache_stored_responses gauge tier",
+        "forebay_compressions_total counter coding,result",
         "forebay_config_reloads_total counter result",
         "forebay_connections gauge listener",
         "forebay_http_request_duration_seconds histogram route",

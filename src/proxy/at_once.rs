@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::cached::{Lookup, hit};
+use super::compression::Chosen;
 use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
@@ -110,9 +111,15 @@ impl Proxy {
             return Reached::Routed(decided.index);
         };
         let lookup = self.look_up(request, rules, exchange.client.trust, exchange.time.into());
-        if let Lookup::Found(_, found) = &lookup
+        if let Lookup::Found(key, found) = &lookup
             && let (Reuse::Fresh(served), Some(stored)) = (found.decision, &found.stored)
         {
+            let chosen = self.chosen(&decided, key, stored);
+            let stored = match &chosen {
+                Chosen::AsItCame => stored,
+                Chosen::Form(form) => form,
+                Chosen::Missing(_) => return Reached::LookedUp(decided.index, lookup),
+            };
             exchange.cache = Some(CacheResult::HitL1);
             let status = hit(&served, "l1");
             self.queue_stored(&decided, stored, served, &status, client, exchange);

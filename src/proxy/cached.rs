@@ -26,6 +26,7 @@ use crate::respond::cache_status::{self, CacheStatus};
 use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::{Forward, Reuse, Served, StaleReason, forward_unseen, reuse, without_stored};
+use crate::rfc9111::storability::Codings;
 use crate::rfc9111::vary::select;
 use crate::transform::forwarding::Trust;
 use crate::transform::names::tells_target;
@@ -128,6 +129,7 @@ impl Proxy {
                         (false, Followed::Nobody) => (CacheResult::HitL1, "l1"),
                         (false, Followed::Somebody) => (CacheResult::Collapsed, "l1"),
                     };
+                    let stored = self.in_form(decided, &key, &stored).await;
                     exchange.cache = Some(result);
                     let status = hit(&served, tier);
                     self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
@@ -137,9 +139,10 @@ impl Proxy {
                 Reuse::Stale(why, served) => {
                     let stored = found.stored.clone().ok_or(ProxyError::Internal)?;
                     if why == StaleReason::WhileRevalidate {
-                        let known = variant.or_else(|| known_variant(request, &found));
+                        let known = variant.or_else(|| known_variant(request, &found, rules));
                         self.refresh_behind(decided, destination(known), &stored, exchange);
                     }
+                    let stored = self.in_form(decided, &key, &stored).await;
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
                     self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
@@ -157,7 +160,7 @@ impl Proxy {
                 }
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
-            variant = variant.or_else(|| known_variant(request, &found));
+            variant = variant.or_else(|| known_variant(request, &found, rules));
             let destination = destination(variant.clone());
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
                 && let Some(plan) = self
@@ -268,7 +271,7 @@ impl Proxy {
         };
         let request = decided.request;
         if filling.meta.variant.fits(&request.fields).is_none() {
-            return Ok(Turn::Again(variant_values(&request.fields, &filling.fields)));
+            return Ok(Turn::Again(variant_values(&request.fields, &filling.fields, rules)));
         }
         // RFC 9111 §4: only a response that may be reused for this request, too.
         let now = Timestamp::from(self.clock.now());
@@ -368,15 +371,22 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
 }
 
 /// The request's values of the fields that the stored responses vary by: requests that differ in them need not wait for each other.
-fn known_variant(request: &RequestHead, found: &Found) -> Option<Vec<u8>> {
+fn known_variant(request: &RequestHead, found: &Found, rules: &CacheRules) -> Option<Vec<u8>> {
     let newest = found.variants.as_ref()?.iter().last()?;
     let known = found.stored.as_ref().unwrap_or(newest);
-    variant_values(&request.fields, &known.fields.unpack()).filter(|values| !values.is_empty())
+    variant_values(&request.fields, &known.fields.unpack(), rules).filter(|values| !values.is_empty())
 }
 
 /// The request's values of the fields that a response varies by, as bytes to compare. `None`: `Vary: *`.
-fn variant_values(request: &crate::message::Fields, response: &crate::message::Fields) -> Option<Vec<u8>> {
-    let variant = crate::rfc9111::vary::VariantKey::new(request, response)?;
+fn variant_values(
+    request: &crate::message::Fields,
+    response: &crate::message::Fields,
+    rules: &CacheRules,
+) -> Option<Vec<u8>> {
+    let mut variant = crate::rfc9111::vary::VariantKey::new(request, response)?;
+    if rules.codings() == Codings::Ours {
+        variant = variant.without_codings();
+    }
     let mut values = Vec::new();
     for (name, value) in variant.nominated() {
         values.extend_from_slice(name.as_bytes());

@@ -50,6 +50,7 @@ impl From<&RelayError> for Failure {
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Refused(error.into()),
             RelayError::Fill(_) => Self::Refused(ProxyError::UpstreamClosed),
+            RelayError::Recode(error) => Self::Broken(error.reason()),
         }
     }
 }
@@ -65,6 +66,7 @@ impl Failure {
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Broken(error.reason()),
             RelayError::Fill(broken) => Self::Broken(broken.0),
+            RelayError::Recode(error) => Self::Broken(error.reason()),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::freshness::Times;
 use crate::rfc9111::reuse::{Forward, Reuse, Served, is_error, reuse, reuse_on_error};
-use crate::rfc9111::storability::{Accepted, Storable, storable};
+use crate::rfc9111::storability::{Accepted, Codings, Storable, storable};
 use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
 use crate::transform::forwarding::Trust;
@@ -54,6 +54,7 @@ impl Proxy {
         let request = decided.request;
         let requested = Timestamp::from(self.clock.now());
         let ask = |fields: &mut Fields| {
+            ask_for_identity(fields, rules);
             if !fetch.candidates.is_empty() {
                 let candidates: Vec<_> = fetch.candidates.iter().map(|stored| stored.fields.unpack()).collect();
                 let metas = fetch.candidates.iter().map(|stored| &stored.meta);
@@ -80,6 +81,7 @@ impl Proxy {
             fetch.land(Landing::Unstored);
             exchange.cache = Some(CacheResult::ServedStale);
             let status = hit(&served, "stale-if-error");
+            let stored = self.in_form(decided, &fetch.destination.key, &stored).await;
             self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
                 .await?;
             return Ok(Plan::Answered);
@@ -229,11 +231,7 @@ impl Proxy {
                 Freshened::Store(accepted) => {
                     let Accepted { mut meta, fields } = *accepted;
                     rules.limit_freshness(&mut meta);
-                    let new = Arc::new(Stored {
-                        meta,
-                        fields: (&fields).into(),
-                        body: stored.body.clone(),
-                    });
+                    let new = Arc::new(stored.updated(meta, fields));
                     if new.meta.variant == stored.meta.variant {
                         self.cache.memory.replace(key, &stored, Some(new.clone()));
                     } else {
@@ -269,6 +267,7 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
+        let stored = self.in_form(decided, &fetch.destination.key, &stored).await;
         self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
             .await?;
         Ok(Plan::Answered)
@@ -294,11 +293,7 @@ impl Proxy {
                     Freshened::Store(accepted) => {
                         let Accepted { mut meta, fields } = *accepted;
                         rules.limit_freshness(&mut meta);
-                        let new = Arc::new(Stored {
-                            meta,
-                            fields: (&fields).into(),
-                            body: stored.body.clone(),
-                        });
+                        let new = Arc::new(stored.updated(meta, fields));
                         self.cache.memory.replace(key, stored, Some(new.clone()));
                         self.write_behind(Keeping::of(rules), &fetch.destination, &new);
                     }
@@ -391,6 +386,13 @@ impl Fetch {
     }
 }
 
+/// What is stored is compressed here, once for all clients: so the origin is asked for the response without a coding, whoever asks.
+pub(super) fn ask_for_identity(request: &mut Fields, rules: &CacheRules) {
+    if rules.codings() == Codings::Ours {
+        request.set("Accept-Encoding", "identity");
+    }
+}
+
 /// The key of a GET for the same target; `None`: such a GET would have none.
 fn key_of_get(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Option<CacheKey> {
     let mut get = request.clone();
@@ -404,9 +406,5 @@ fn key_of_get(request: &RequestHead, rules: &CacheRules, trust: Trust) -> Option
 
 /// The same response with other fields, for one answer.
 fn with_fields(stored: &Stored, fields: Fields) -> Arc<Stored> {
-    Arc::new(Stored {
-        meta: stored.meta.clone(),
-        fields: (&fields).into(),
-        body: stored.body.clone(),
-    })
+    Arc::new(stored.updated(stored.meta.clone(), fields))
 }

@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use super::fetch::Fetch;
 use super::l2::Keeping;
 use super::origin::Response;
+use super::recode::Recoder;
 use super::relay::Relay;
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::partial::settle;
 use crate::cache::{FetchDuty, FillReader, Filling, Stored};
+use crate::config::Compression;
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
@@ -76,6 +78,7 @@ impl Proxy {
             destination: fetch.destination,
             keeping: Keeping::of(rules),
             duty: fetch.duty,
+            compression: rules.compression.clone(),
         };
         let between_bytes = relay.limits.between_bytes;
         match head.framing {
@@ -86,8 +89,9 @@ impl Proxy {
             }
         }
         status.append_to(&mut head.fields);
+        let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        Ok(Plan::Read(Box::new(head), reader))
+        Ok(Plan::Read(Box::new(head), reader, recoder))
     }
 
     /// A response that another request's fetch brings in.
@@ -111,8 +115,9 @@ impl Proxy {
         };
         head.fields.push("Age", served.age.get().to_string());
         status.append_to(&mut head.fields);
+        let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        Plan::Read(Box::new(head), reader)
+        Plan::Read(Box::new(head), reader, recoder)
     }
 
     /// Sends a body as it is brought in.
@@ -120,6 +125,7 @@ impl Proxy {
         &self,
         head: ResponseHead,
         mut reader: FillReader,
+        recoder: Option<Box<Recoder>>,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
@@ -132,9 +138,12 @@ impl Proxy {
         }
         let mut bytes = 0;
         let mut relay = Relay::download();
-        let result = relay
-            .body(client, &mut reader, alarm, |data| bytes += data.len() as u64)
-            .await;
+        let passing = |data: &Bytes| bytes += data.len() as u64;
+        let result = match recoder {
+            None => relay.body(client, &mut reader, alarm, passing).await,
+            // Boxed, so that bodies that are not recoded hold no room for it.
+            Some(recoder) => Box::pin(relay.body(client, &mut recoder.recode(reader), alarm, passing)).await,
+        };
         exchange.response_bytes = bytes;
         result.map_err(|error| Failure::within_response(&error))
     }
@@ -148,6 +157,7 @@ struct Fill {
     destination: Destination,
     keeping: Keeping,
     duty: Option<FetchDuty>,
+    compression: Option<Arc<Compression>>,
 }
 
 impl Fill {
@@ -206,7 +216,7 @@ impl Fill {
         let (key, memory) = (&self.destination.key, &self.proxy.cache.memory);
         let (meta, fields) = (self.filling.meta.clone(), self.filling.fields.clone());
         let stored = settle(memory, key, meta, fields, body).filter(|_| self.is_valid())?;
-        let stored = Arc::new(stored);
+        let stored = Arc::new(stored.for_route(self.compression.as_deref()));
         memory.store(&self.route, key, stored.clone());
         // An invalidation in between may have come too early to find it.
         if !self.is_valid() {

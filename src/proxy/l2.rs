@@ -66,7 +66,11 @@ impl Proxy {
         known: Option<&Arc<Stored>>,
     ) -> Option<Arc<Stored>> {
         let key = &destination.key;
-        let stored = Arc::new(l2.look(key, &request.fields).await?);
+        let stored = l2.look(key, &request.fields).await?;
+        let generation = self.generation.load();
+        let compression = generation.config.routes.iter().find(|known| *known.name == *route);
+        let compression = compression.and_then(|route| route.compression.as_deref());
+        let stored = Arc::new(stored.for_route(compression));
         let now = Timestamp::from(self.clock.now());
         if known.is_some_and(|known| known.meta.ttl(now) >= stored.meta.ttl(now)) {
             return None;

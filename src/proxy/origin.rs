@@ -18,7 +18,9 @@ use crate::limit::rate::Stage;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
+use crate::transform::compress::tags::restore_conditions;
 use crate::transform::fields::{ForwardContext, ForwardRefusal, clean_response, forward_request};
+use crate::transform::negotiate::Accepted;
 use crate::upstream::{Event, Origin, OriginError, Reuse, Selection, Tried, Upstream};
 
 /// Between two reads of a request body.
@@ -74,6 +76,9 @@ impl Proxy {
             }
             Err(refusal) => return Err(ProxyError::from(refusal).into()),
         };
+        if decided.generation.compresses {
+            restore_conditions(&mut forwarded.fields, Accepted::of(&request.fields));
+        }
         conditions(&mut forwarded.fields);
         let replayable = request.method.is_idempotent() && client.body_is_read();
         let selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);

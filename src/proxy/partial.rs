@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::fetch::Fetch;
+use super::fetch::{Fetch, ask_for_identity};
 use super::origin::{Response, Sent};
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::Stored;
@@ -17,7 +17,7 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
-use crate::message::BodyEvent;
+use crate::message::{BodyEvent, Fields};
 use crate::metrics::Outcome;
 use crate::respond::cache_status::{self, CacheStatus, Storing};
 use crate::rfc9111::date::Timestamp;
@@ -65,7 +65,8 @@ impl Proxy {
         };
         exchange.cache = Some(Forward::Partial.into());
         let requested = Timestamp::from(self.clock.now());
-        let Sent::Response(response) = self.send(&asking, |_| {}, client, exchange, alarm).await? else {
+        let ask = |fields: &mut Fields| ask_for_identity(fields, rules);
+        let Sent::Response(response) = self.send(&asking, ask, client, exchange, alarm).await? else {
             return Ok(Some(Plan::Answered));
         };
         let times = Times {
@@ -108,7 +109,8 @@ impl Proxy {
             return Ok(None);
         };
         origin.end();
-        let whole = Arc::new(join(stored, meta, &fields, &body, &combined));
+        let whole = join(stored, meta, &fields, &body, &combined);
+        let whole = Arc::new(whole.for_route(rules.compression.as_deref()));
         if self.cache.invalidations.count(&destination.key) == destination.invalidations {
             self.cache
                 .memory
@@ -125,6 +127,7 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
+        let whole = self.in_form(decided, &destination.key, &whole).await;
         self.serve_stored(decided, &whole, served, &status, client, exchange, alarm)
             .await?;
         Ok(Some(Plan::Answered))

@@ -95,6 +95,7 @@ impl Proxy {
             }
             false => Delivery::Whole,
         };
+        let recoder = self.recode(decided, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
         exchange.responds(head.status);
         let has_body = head.framing != Framing::None;
@@ -112,7 +113,11 @@ impl Proxy {
                 metrics.first_event(started.elapsed());
             }
         };
-        let result = relay.body(client, origin, alarm, passing).await;
+        let result = match recoder {
+            None => relay.body(client, origin, alarm, passing).await,
+            // Boxed, so that bodies that are not recoded hold no room for it.
+            Some(recoder) => Box::pin(relay.body(client, &mut recoder.recode(&mut *origin), alarm, passing)).await,
+        };
         drop(counted);
         exchange.response_bytes = bytes;
         exchange.request_bytes = relay.received;

@@ -12,6 +12,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::WRITE_PROGRESS;
+use super::recode::RecodeError;
 use crate::cache::FillReader;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
@@ -65,6 +66,9 @@ pub enum RelayError {
     /// The fetch that this response was read from broke off.
     #[error("the fetch broke off: {}", .0.0)]
     Fill(Broken),
+    /// The body that came cannot be read, or there was no memory to compress it.
+    #[error("the body cannot be recoded: {0}")]
+    Recode(#[from] RecodeError),
 }
 
 /// Where a response body comes from.
@@ -74,6 +78,16 @@ pub trait Source {
 
     /// The origin, where it is one: it may still be taking the request.
     fn origin(&mut self) -> Option<&mut Origin>;
+}
+
+impl<S: Source> Source for &mut S {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
+        (**self).poll_piece(cx)
+    }
+
+    fn origin(&mut self) -> Option<&mut Origin> {
+        (**self).origin()
+    }
 }
 
 impl Source for Origin {

@@ -29,6 +29,7 @@ pub struct StorePolicy<'a> {
     pub set_cookie: SetCookie,
     pub cookies: RequestCookies,
     pub request_directives: ClientDirectives,
+    pub codings: Codings,
 }
 
 /// Lifetimes of a route's own.
@@ -80,6 +81,16 @@ pub enum RequestCookies {
     Unaccounted,
     /// Those that matter are part of the key, or none matters.
     Accounted,
+}
+
+/// Whose choice the content coding of a response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Codings {
+    /// The origin's, by what the client accepts.
+    #[default]
+    Origins,
+    /// The cache's own: it asks the origin for none, and recodes for its clients.
+    Ours,
 }
 
 /// Whether the directives of requests count (RFC 9111 §5.2.1 leaves it to the cache).
@@ -220,6 +231,10 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
     };
     let Some(variant) = VariantKey::new(&request.fields, fields) else {
         return Storable::No(Unstorable::VaryStar);
+    };
+    let variant = match policy.codings {
+        Codings::Origins => variant,
+        Codings::Ours => variant.without_codings(),
     };
     let initial_age = initial_age(fields, times);
     let lifetime = lifetime(status, fields, &directives, times, initial_age, policy);

@@ -17,7 +17,7 @@ use super::invalidation;
 use super::range::{Selection, selection};
 use super::reuse::{Forward, Reuse, ReusePolicy, reuse, reuse_on_error, without_stored};
 use super::storability::{
-    ClientDirectives, LifetimeRules, RequestCookies, SetCookie, Storable, StorePolicy, Unstorable, storable,
+    ClientDirectives, Codings, LifetimeRules, RequestCookies, SetCookie, Storable, StorePolicy, Unstorable, storable,
 };
 use super::stored::{StaleWindows, StoredMeta};
 use super::validation::{ClientCondition, Freshened, evaluate, freshen, make_conditional, selected_by_304};
@@ -72,6 +72,7 @@ pub(crate) fn policy(targeted_fields: &[String]) -> StorePolicy<'_> {
         set_cookie: SetCookie::Bypass,
         cookies: RequestCookies::Unaccounted,
         request_directives: ClientDirectives::Honour,
+        codings: Codings::Origins,
     }
 }
 

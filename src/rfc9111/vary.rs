@@ -7,7 +7,7 @@ use crate::message::{Fields, is_token};
 
 mod normalise;
 
-pub use normalise::normalise;
+pub use normalise::{FULL_WEIGHT, normalise, weight};
 
 /// A response that nominates more fields than this is treated like `Vary: *`: each costs a comparison per request, and no
 /// application that means it names so many.
@@ -129,6 +129,20 @@ impl VariantKey {
             nominated: nominated.collect(),
             language,
         }))))
+    }
+
+    /// The same for a cache that asks for the same codings whatever its client accepts, and recodes what comes: `Accept-Encoding` chooses
+    /// nothing then.
+    pub fn without_codings(self) -> Self {
+        let Some(mut varied) = self.0 else { return self };
+        let others = Vec::from(std::mem::take(&mut varied.nominated))
+            .into_iter()
+            .filter(|field| &*field.name != "accept-encoding");
+        varied.nominated = others.collect();
+        match varied.nominated.is_empty() {
+            true => Self(None),
+            false => Self(Some(varied)),
+        }
     }
 
     /// Whether there is any nominated field.

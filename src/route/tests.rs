@@ -29,6 +29,7 @@ fn route(matches: Match) -> Route {
         request_headers: FieldEdits::default(),
         response_headers: FieldEdits::default(),
         cache: RouteCache::On(Box::default()),
+        compression: None,
         stream: None,
         max_request_body: None,
         allow: Vec::new(),

@@ -37,7 +37,7 @@ fn stored(lines: &[(&str, &str)], vary: &[(&str, &str)], body: &[u8]) -> Stored 
             partial: None,
         },
         fields: (&fields).into(),
-        body: Bytes::copy_from_slice(body),
+        body: Bytes::copy_from_slice(body).into(),
     }
 }
 
@@ -74,7 +74,7 @@ fn a_response_comes_back_as_old_as_it_is_by_whatever_clock() {
         // An hour behind the clock of the one that wrote it.
         let now = Timestamp::from_secs(before.meta.received.as_secs() - 3600);
         let after = read_back(&bytes, b"key", 30, now);
-        assert_eq!(after.body, before.body);
+        assert_eq!(*after.body, *before.body);
         assert_eq!(after.fields.unpack(), before.fields.unpack());
         let expected = StoredMeta {
             received: now,

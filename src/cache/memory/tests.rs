@@ -68,11 +68,7 @@ fn stored_at(at: u64, fresh_for: u64, body: usize, language: Option<&str>) -> Ar
         variant: VariantKey::new(&request, &response).unwrap(),
         partial: None,
     };
-    Arc::new(Stored {
-        meta,
-        fields: (&response).into(),
-        body: Bytes::from(vec![b'x'; body]),
-    })
+    Arc::new(Stored::new(meta, &response, Bytes::from(vec![b'x'; body])))
 }
 
 fn stored(body: usize) -> Arc<Stored> {

@@ -78,7 +78,8 @@ policies! {
     /// the upstream as the client sent them, although it is not one of `trusted_proxies`. Default: none; they are
     /// removed or overwritten, because apps believe them.
     keep_fields: List<String>,
-    /// Compress responses.
+    /// Compress responses. A setting that a route leaves out is that of `defaults`. Default: off, bodies are passed on as
+    /// they are.
     compression: Switch<FileCompression>,
     /// Limit what each client may have in a time: one limit, or a list of which all hold. Default: that of `rate_limits`.
     rate_limit: FileLimits,
@@ -273,6 +274,44 @@ pub struct FileCompression {
     pub min_size: Option<SizeText>,
     /// In the order of preference. Default: zstd, br, gzip.
     pub codings: Option<List<CodingName>>,
+    /// Content types; `*` stands for any characters. Default: text, JSON, JavaScript, XML, SVG, WebAssembly and fonts
+    /// that are not compressed by themselves.
+    pub types: Option<List<String>>,
+    /// Whether event streams are compressed, too, and flushed behind each event. Default: false.
+    pub events: Option<bool>,
+    /// Which responses that may be about one client are compressed. Default: public.
+    pub authenticated: Option<AuthenticatedName>,
+    /// How long what has come may wait for more before it is sent. Default: 20ms.
+    pub flush_after: Option<DurationText>,
+    /// While a response passes. Default: gzip 6, br 5, zstd 3.
+    pub live_levels: Option<FileLevels>,
+    /// For stored responses that are asked for again. Default: gzip 9, br 11, zstd 19.
+    pub stored_levels: Option<FileLevels>,
+}
+
+/// How hard to try, by coding.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileLevels {
+    /// 1 to 9.
+    pub gzip: Option<u32>,
+    /// 0 to 11.
+    pub br: Option<u32>,
+    /// 1 to 19.
+    pub zstd: Option<u32>,
+}
+
+/// Which responses that may be about one client are compressed. What is compressed together with something that an attacker chose can be
+/// guessed from its length (BREACH).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthenticatedName {
+    /// None to requests with `Cookie` or `Authorization`, and none that `public` leaves out.
+    None,
+    /// All but those that are private, set cookies or vary by `Cookie` or `Authorization`.
+    Public,
+    /// All.
+    All,
 }
 
 /// A content coding.

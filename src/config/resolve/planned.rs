@@ -6,9 +6,8 @@ mod upstream;
 
 use super::positive;
 use crate::config::diagnostic::KeyPath;
+use crate::config::file::FileConfig;
 use crate::config::file::scalar::DurationText;
-use crate::config::file::shape::Switch;
-use crate::config::file::{FileConfig, FilePolicies};
 use crate::config::report::Report;
 
 pub fn check(file: &FileConfig, report: &mut Report) {
@@ -21,40 +20,12 @@ pub fn check(file: &FileConfig, report: &mut Report) {
     if let Some(typed) = &file.cache {
         cache::check(typed, report, &root.key("cache"));
     }
-    if let Some(typed) = &file.defaults {
-        policies(typed.policies(), report, &root.key("defaults"));
-    }
-    if let Some(routes) = &file.routes {
-        for (path, typed) in routes.under(&root.key("routes")) {
-            policies(typed.policies(), report, &path);
-        }
-    }
     concurrency(file, report, &root.key("concurrency"));
     if let Some(tracing) = &file.tracing {
         let path = root.key("tracing").key("otlp");
         match &tracing.otlp {
             None => report.key(&path, "is missing", "like http://127.0.0.1:4318"),
             Some(url) => http_url(report, &path, url),
-        }
-    }
-}
-
-fn policies(typed: FilePolicies<'_>, report: &mut Report, path: &KeyPath) {
-    if let Some(Switch::With(compression)) = typed.compression {
-        let path = path.key("compression").key("codings");
-        if let Some(codings) = &compression.codings {
-            if codings.0.is_empty() {
-                report.value(
-                    &path,
-                    "must have at least one coding",
-                    "to switch it off, write compression: off",
-                );
-            }
-            for (index, coding) in codings.0.iter().enumerate() {
-                if coding.is_some() && codings.0[..index].contains(coding) {
-                    report.value(&path.index(index), "must not be there twice", "");
-                }
-            }
         }
     }
 }

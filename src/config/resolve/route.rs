@@ -1,6 +1,7 @@
 //! Routes: what they match, where they lead and what they do on the way.
 
 mod cache;
+mod compression;
 mod fields;
 mod matching;
 
@@ -166,6 +167,7 @@ struct Policies {
     request_headers: Option<FieldEdits>,
     response_headers: Option<FieldEdits>,
     cache: Option<cache::Said>,
+    compression: Option<compression::Said>,
     stream: Option<Option<StreamLimits>>,
     max_request_body: Option<Option<u64>>,
     allow: Option<Vec<IpNet>>,
@@ -220,6 +222,9 @@ fn policies(
         cache: typed
             .cache
             .map(|typed| cache::read(typed, report, &path.key("cache"), &around)),
+        compression: typed
+            .compression
+            .map(|typed| compression::read(typed, report, &path.key("compression"))),
         stream: typed.stream.map(|stream| match stream {
             Switch::Off => None,
             Switch::On => Some(StreamLimits::default()),
@@ -349,6 +354,7 @@ fn assemble(
         request_headers: said(&own.request_headers, &common.request_headers).unwrap_or_default(),
         response_headers: said(&own.response_headers, &common.response_headers).unwrap_or_default(),
         cache: cache::assemble(own.cache.as_ref(), common.cache.as_ref()),
+        compression: compression::assemble(own.compression.as_ref(), common.compression.as_ref()),
         stream: stream.map(|limits| Stream {
             first_event: limits.first_event.unwrap_or(first_byte),
             between_bytes: limits.between_bytes.unwrap_or(Some(defaults::STREAM_BETWEEN_BYTES)),

@@ -92,7 +92,6 @@ fn every_key_is_known() {
             "upstreams.app.retry",
             "cache.warm",
             "cache.invalidate",
-            "defaults.compression",
             "routes[1].cache.tags",
             "routes[1].cache.collapse",
             "concurrency",

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::message::{Fields, is_token_byte};
 
 /// The weight of a member that has none, in thousandths (RFC 9110 §12.4.2).
-const FULL_WEIGHT: u16 = 1000;
+pub const FULL_WEIGHT: u16 = 1000;
 
 /// How values of a field may be compared.
 enum Kind {
@@ -146,7 +146,7 @@ pub(super) fn weighted(request: &Fields, name: &str) -> Option<Vec<Weighted>> {
 }
 
 /// `q=0.5` in thousandths (RFC 9110 §12.4.2).
-fn weight(parameter: &[u8]) -> Option<u16> {
+pub fn weight(parameter: &[u8]) -> Option<u16> {
     let value = match parameter {
         [b'q' | b'Q', b'=', value @ ..] => value,
         _ => return None,

@@ -18,6 +18,7 @@ fn route() -> Route {
         request_headers: FieldEdits::default(),
         response_headers: FieldEdits::default(),
         cache: RouteCache::On(Box::default()),
+        compression: None,
         stream: None,
         max_request_body: None,
         allow: Vec::new(),
