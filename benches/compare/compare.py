@@ -21,7 +21,9 @@ import clients
 import growth
 import instructions
 import kinds
+import shares
 import streams
+import threads
 from processes import Failure, Machine
 from proxies import version
 from report import Report
@@ -36,7 +38,9 @@ PARTS = {
     "growth": growth.compare_growth,
     "zipf": growth.compare_zipf,
     "app": clients.compare_app,
+    "threads": threads.compare,
     "instructions": instructions.compare,
+    "shares": shares.compare,
 }
 
 

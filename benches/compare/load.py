@@ -29,6 +29,18 @@ request = function()
     return requests[at]
 end
 """
+# The same, each once; then the file that is named comes to be.
+ONCE = """
+local requests, at = {}, 0
+for id in io.lines("%(ids)s") do
+    requests[#requests + 1] = "GET /many/" .. id .. " HTTP/1.1\\r\\nHost: bench.example\\r\\n\\r\\n"
+end
+request = function()
+    at = at + 1
+    if at == #requests then io.open("%(done)s", "w"):close() end
+    return requests[math.min(at, #requests)]
+end
+"""
 # Asks for /many/1 to /many/N, in turn.
 FILL = """
 local asked, wanted = 0, %(count)d
@@ -37,7 +49,7 @@ request = function()
     return "GET /many/" .. asked .. " HTTP/1.1\\r\\nHost: bench.example\\r\\n\\r\\n"
 end
 """
-FILL_SECONDS = 300
+UNTIL_SECONDS = 300
 
 
 @dataclass
@@ -82,18 +94,30 @@ def wrk(machine, proxy, path="/", *, seconds, connections=32, door="http", scrip
 def fill(machine, proxy, count, made):
     """Asks for /many/1 to /many/COUNT until all have been made by the origin: `made` tells how many have. Answers CPU
     seconds of the proxy."""
-    lua = machine.scratch / "fill.lua"
-    lua.write_text(FILL % {"count": count})
-    before = proxy.cpu_seconds()
-    command = [tool("wrk"), "-t1", "-c32", f"-d{FILL_SECONDS}s", "-s", lua, proxy.url("/")]
+    return until(machine, proxy, FILL % {"count": count}, lambda: made() >= count)[1]
+
+
+def once(machine, proxy, ids):
+    """Asks for each of these ids of /many/, in order. Answers seconds, and CPU seconds of the proxy."""
+    file, done = machine.scratch / "once-ids.txt", machine.scratch / "once-done"
+    file.write_text("\n".join(map(str, ids)))
+    done.unlink(missing_ok=True)
+    return until(machine, proxy, ONCE % {"ids": file, "done": done}, done.exists)
+
+
+def until(machine, proxy, script, ended):
+    """wrk runs as long as it is told to, so it is stopped when enough has been done."""
+    lua = machine.scratch / "until.lua"
+    lua.write_text(script)
+    before, started = proxy.cpu_seconds(), time.monotonic()
+    command = [tool("wrk"), "-t1", "-c32", f"-d{UNTIL_SECONDS}s", "-s", lua, proxy.url("/")]
     load = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + FILL_SECONDS
-        while made() < count:
-            if time.monotonic() > deadline or load.poll() is not None:
-                raise proxy.complaint(f"{made()} of {count} responses were fetched")
-            time.sleep(0.02)
-        return proxy.cpu_seconds() - before
+        while not ended():
+            if time.monotonic() > started + UNTIL_SECONDS or load.poll() is not None:
+                raise proxy.complaint("not all requests were answered")
+            time.sleep(0.01)
+        return time.monotonic() - started, proxy.cpu_seconds() - before
     finally:
         load.kill()
         load.wait()

@@ -30,6 +30,10 @@ class Setup:
     events: Server | None = None
     # A program that Forebay is run by.
     before: list = field(default_factory=list)
+    # Of Forebay.
+    threads: int = 1
+    # Where Forebay runs instead of the proxies' core.
+    cores: str | None = None
 
     def start(self, kind, origin):
         name, _, log = kind.partition("+")
@@ -265,6 +269,6 @@ routes:
 cache: {{ memory: {{ size: {setup.cache}B }} }}
 metrics: {{ listen: "127.0.0.1:{free_port()}" }}
 log: {{ access: {access} }}
-server: {{ threads: 1 }}
+server: {{ threads: {setup.threads} }}
 """)
-    return machine.start(name, ports, machine.proxy_core, [*setup.before, setup.forebay, "run", "--config", conf])
+    return machine.start(name, ports, setup.cores or machine.proxy_core, [*setup.before, setup.forebay, "run", "--config", conf])
