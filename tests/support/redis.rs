@@ -65,6 +65,25 @@ impl Redis {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Runs a command that is not over soon. It ends at the latest when this is dropped.
+    pub fn command_behind(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new("redis-cli");
+        command.arg("-s").arg(self.socket()).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// Starts it anew, and has it read what it has saved: so many microseconds for each key.
+    pub async fn restart_loading(&mut self, micros: u32) {
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--key-load-delay".to_owned(), micros.to_string()]);
+        arguments.extend(["--loading-process-events-interval-bytes".to_owned(), "1024".to_owned()]);
+        self.child = launch(&self.directory, self.port(), &arguments);
+        // Nobody reads what it says; a full pipe would stop it.
+        let mut lines = BufReader::new(self.child.stdout.take().unwrap()).lines();
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    }
+
     /// Stops it in its tracks: connections stay open and nothing is answered.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
@@ -103,9 +122,9 @@ fn port_of(socket: &socket2::Socket) -> u16 {
     socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
-async fn spawn(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
+fn launch(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
     let port = port.to_string();
-    let mut child = Command::new("redis-server")
+    Command::new("redis-server")
         .args([
             "--bind",
             "127.0.0.1",
@@ -122,7 +141,11 @@ async fn spawn(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .expect("redis-server is needed");
+        .expect("redis-server is needed")
+}
+
+async fn spawn(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
+    let mut child = launch(directory, port, arguments);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut seen = Vec::new();
     loop {
@@ -136,4 +159,181 @@ async fn spawn(directory: &TempDir, port: u16, arguments: &[String]) -> Child {
     // A full pipe would stop the server.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     child
+}
+
+/// A master, its replica, and a sentinel that watches both.
+pub struct Sentinel {
+    pub master: Redis,
+    replica: Redis,
+    sentinel: Child,
+    port: socket2::Socket,
+    _directory: TempDir,
+}
+
+impl Sentinel {
+    pub async fn start() -> Self {
+        let master = Redis::start().await;
+        let port = master.port().to_string();
+        let replica = Redis::start_with(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+        within("the replica", async {
+            while !replica
+                .command(&["INFO", "replication"])
+                .await
+                .contains("master_link_status:up")
+            {}
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let reserved = reserve_port();
+        let file = directory.path().join("sentinel.conf");
+        let text = format!(
+            "port {}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {port} 1\n\
+             sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
+            port_of(&reserved)
+        );
+        std::fs::write(&file, text).unwrap();
+        let sentinel = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let group = Self {
+            master,
+            replica,
+            sentinel,
+            port: reserved,
+            _directory: directory,
+        };
+        within("the sentinel to know the replica", async {
+            while !group
+                .ask(&["SENTINEL", "replicas", "main"])
+                .await
+                .contains("master-link-status\nok")
+            {}
+        })
+        .await;
+        group
+    }
+
+    pub fn url(&self) -> String {
+        // One that is not there comes first.
+        format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/main", port_of(&self.port))
+    }
+
+    /// Waits until the replica is the master.
+    pub async fn promoted(&mut self) {
+        assert!(self.sentinel.try_wait().unwrap().is_none(), "the sentinel has ended");
+        within("the promotion", async {
+            while !self.replica.command(&["ROLE"]).await.starts_with("master") {}
+        })
+        .await;
+    }
+
+    async fn ask(&self, arguments: &[&str]) -> String {
+        let port = port_of(&self.port).to_string();
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &port]).args(arguments).kill_on_drop(true);
+        let output = within("an answer of the sentinel", command.output()).await.unwrap();
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+}
+
+/// Three nodes of Redis Cluster.
+pub struct Cluster {
+    pub nodes: Vec<Redis>,
+}
+
+/// Slots of a cluster.
+const SLOTS: usize = 16_384;
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            // The port of the bus would be the other one and 10,000.
+            let bus = reserve_port();
+            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &port_of(&bus).to_string()];
+            nodes.push(Redis::start_with(&arguments).await);
+        }
+        let cluster = Self { nodes };
+        for index in 0..3 {
+            let (from, to) = (SLOTS * index / 3, SLOTS * (index + 1) / 3 - 1);
+            let (from, to) = (from.to_string(), to.to_string());
+            cluster.nodes[index]
+                .command(&["CLUSTER", "ADDSLOTSRANGE", &from, &to])
+                .await;
+            let epoch = (index + 1).to_string();
+            cluster.nodes[index]
+                .command(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch])
+                .await;
+        }
+        for other in &cluster.nodes[1..] {
+            let (port, bus) = (
+                other.port().to_string(),
+                other.command(&["CONFIG", "GET", "cluster-port"]).await,
+            );
+            let bus = bus.lines().nth(1).unwrap().to_owned();
+            cluster.nodes[0]
+                .command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+                .await;
+        }
+        within("the cluster", async {
+            for node in &cluster.nodes {
+                loop {
+                    let info = node.command(&["CLUSTER", "INFO"]).await;
+                    let knows_all = info.contains("cluster_known_nodes:3") && info.contains("cluster_size:3");
+                    if info.contains("cluster_state:ok") && knows_all {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .await;
+        cluster
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+cluster://{}", self.nodes[0].address())
+    }
+
+    /// Begins to give the slots of so many keys of the first node to the second: who asks for these keys is sent there for once.
+    pub async fn begin_to_move(&self, count: usize) -> Vec<String> {
+        let ids = self.ids().await;
+        let [first, second, _] = &*self.nodes else { panic!("three nodes") };
+        let names = first.command(&["KEYS", "*"]).await;
+        let mut slots = Vec::new();
+        for name in names.lines().take(count) {
+            let slot = first.command(&["CLUSTER", "KEYSLOT", name]).await;
+            second.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await;
+            first.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]).await;
+            first.command(&["DEL", name]).await;
+            slots.push(slot);
+        }
+        assert_eq!(slots.len(), count);
+        slots
+    }
+
+    /// Ends it: who asks is told where they are now.
+    pub async fn end_move(&self, slots: &[String]) {
+        let ids = self.ids().await;
+        for slot in slots {
+            for node in [&self.nodes[1], &self.nodes[0], &self.nodes[2]] {
+                node.command(&["CLUSTER", "SETSLOT", slot, "NODE", &ids[1]]).await;
+            }
+        }
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        for node in &self.nodes {
+            ids.push(node.command(&["CLUSTER", "MYID"]).await);
+        }
+        ids
+    }
 }
