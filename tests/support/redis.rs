@@ -305,13 +305,19 @@ impl Cluster {
     /// Begins to give the slots of so many keys of the first node to the second: who asks for these keys is sent there for once.
     pub async fn begin_to_move(&self, count: usize) -> Vec<String> {
         let ids = self.ids().await;
-        let [first, second, _] = &*self.nodes else { panic!("three nodes") };
+        let [first, second, _] = &*self.nodes else {
+            panic!("three nodes")
+        };
         let names = first.command(&["KEYS", "*"]).await;
         let mut slots = Vec::new();
         for name in names.lines().take(count) {
             let slot = first.command(&["CLUSTER", "KEYSLOT", name]).await;
-            second.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await;
-            first.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]).await;
+            second
+                .command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]])
+                .await;
+            first
+                .command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]])
+                .await;
             first.command(&["DEL", name]).await;
             slots.push(slot);
         }
