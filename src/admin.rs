@@ -8,10 +8,12 @@ mod answer;
 mod endpoint;
 mod history;
 mod openapi;
+mod page;
 mod stats;
 mod stored;
 pub mod tasks;
 mod upstreams;
+pub mod warm;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -79,9 +81,9 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    pub fn new(proxy: Arc<Proxy>, readiness: Arc<Readiness>) -> Self {
+    pub fn new(proxy: Arc<Proxy>, readiness: Arc<Readiness>, tasks: Arc<Tasks>) -> Self {
         Self {
-            tasks: Arc::new(Tasks::new(proxy.clock.clone())),
+            tasks,
             history: History::default(),
             started: Instant::now(),
             proxy,

@@ -6,7 +6,7 @@
 
 pub mod address;
 mod changes;
-mod defaults;
+pub(crate) mod defaults;
 pub mod diagnostic;
 pub mod environment;
 pub mod file;
@@ -444,8 +444,31 @@ pub struct Cache {
     /// Lower-case names of targeted fields, most specific first (RFC 9213). Empty: only `Cache-Control` counts.
     pub targeted_fields: Vec<String>,
     pub memory: Memory,
+    /// `None`: nothing is asked for before clients do.
+    pub warm: Option<Warm>,
     /// `None`: L1 only.
     pub redis: Option<Redis>,
+}
+
+/// What is asked for before clients do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Warm {
+    pub on_start: bool,
+    /// `None`: not again.
+    pub every: Option<Duration>,
+    pub sources: Vec<WarmSource>,
+    /// Requests at once, at least 1.
+    pub concurrency: u32,
+    /// Requests a second.
+    pub rate: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WarmSource {
+    /// A file with a URL in each line.
+    Urls(PathBuf),
+    /// So many of the keys that are asked for most.
+    Hottest(u32),
 }
 
 /// L1.

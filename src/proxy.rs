@@ -15,6 +15,7 @@ pub(crate) mod pass;
 pub mod recode;
 pub mod relay;
 mod stored;
+pub mod warm;
 pub mod work;
 
 use std::cell::RefCell;

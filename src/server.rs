@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use self::bind::{BindError, Bound};
 use crate::admin::Admin;
+use crate::admin::tasks::Tasks;
+use crate::admin::warm::keep_warm;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Verify};
 use crate::edge::FrontDoor;
@@ -142,9 +144,11 @@ impl Server {
             tracing::info!(kind = "metrics", %address, "listening");
             metrics_address = Some(address);
         }
+        let background = Arc::new(Tasks::new(proxy.clock.clone()));
+        tasks.spawn(keep_warm(proxy.clone(), background.clone()));
         let mut admin_address = None;
         if let Some((listener, address)) = bound.admin {
-            let admin = Arc::new(Admin::new(proxy.clone(), readiness.clone()));
+            let admin = Arc::new(Admin::new(proxy.clone(), readiness.clone(), background));
             let stop = async move {
                 let _ = admin_stopping.wait_for(|stop| *stop).await;
             };

@@ -25,6 +25,21 @@ impl Answer {
         Self::of(status, "application/json", value)
     }
 
+    /// A page, with the policy that holds for it (Content Security Policy Level 3).
+    pub fn page(body: &'static str, policy: HeaderValue) -> Self {
+        let fields = vec![
+            (http::header::CONTENT_SECURITY_POLICY, policy),
+            (http::header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+            (http::header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        ];
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/html; charset=utf-8",
+            fields,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
     fn of(status: StatusCode, content_type: &'static str, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self {

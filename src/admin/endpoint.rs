@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, openapi, stats, stored, tasks, upstreams};
+use super::{Admin, openapi, page, stats, stored, tasks, upstreams, warm};
 
 macro_rules! endpoints {
     ($($(#[doc = $summary:literal])+ $id:ident = $method:ident $path:literal $guard:ident;)*) => {
@@ -54,6 +55,8 @@ pub enum Guard {
 }
 
 endpoints! {
+    /// The dashboard, a page for browsers.
+    Page = GET "/" Open;
     /// This description.
     OpenApi = GET "/openapi.json" Open;
     /// Figures: requests, rates, latencies, hit ratios, memory, upstreams.
@@ -64,6 +67,8 @@ endpoints! {
     Stored = GET "/cache" Token;
     /// The keys that are asked for most.
     Top = GET "/cache/top" Token;
+    /// Fill the cache before clients ask; the answer is a task.
+    Warm = POST "/warm" Token;
     /// Upstreams with their servers.
     Upstreams = GET "/upstreams" Token;
     /// Give a server no new requests; those under way go on.
@@ -149,15 +154,17 @@ impl Admin {
         endpoint: Endpoint,
         parameters: &Parameters,
         query: &str,
-        _body: &Bytes,
+        body: &Bytes,
     ) -> Result<Answer, Refusal> {
         let named = |name| parameters.get(name).map(String::as_str).unwrap_or_default();
         Ok(match endpoint {
+            Endpoint::Page => page::page(),
             Endpoint::OpenApi => Answer::ok(&openapi::document()),
             Endpoint::Stats => Answer::ok(&stats::stats(self)),
             Endpoint::Config => Answer::ok(&*self.proxy.generation().config.shown.0),
             Endpoint::Stored => Answer::ok(&stored::stored(self, &pairs(query)?)?),
             Endpoint::Top => Answer::ok(&stored::top(self, &pairs(query)?)?),
+            Endpoint::Warm => warm::warm(self, parsed(body)?)?,
             Endpoint::Upstreams => Answer::ok(&upstreams::upstreams(&self.proxy.generation())),
             Endpoint::Drain => {
                 let generation = self.proxy.generation();
@@ -186,6 +193,11 @@ impl Admin {
             Endpoint::CancelTask => Answer::ok(&self.tasks.cancel(named("id"))?),
         })
     }
+}
+
+/// Reads a body.
+fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::Body(format!("The body is not what it has to be: {error}.")))
 }
 
 /// The pairs of a query (application/x-www-form-urlencoded).

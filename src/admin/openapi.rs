@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
 use super::endpoint::{Endpoint, Guard};
-use super::{stats, stored, tasks, upstreams};
+use super::{stats, stored, tasks, upstreams, warm};
 
 type Make = fn(&mut SchemaGenerator) -> Schema;
 
@@ -30,7 +30,9 @@ enum Required {
 /// The type of a request's body. `None`: it takes none.
 pub fn body(endpoint: Endpoint) -> Option<fn(&mut SchemaGenerator) -> Schema> {
     match endpoint {
-        Endpoint::OpenApi
+        Endpoint::Warm => Some(of::<warm::WarmRequest>),
+        Endpoint::Page
+        | Endpoint::OpenApi
         | Endpoint::Stats
         | Endpoint::Config
         | Endpoint::Stored
@@ -47,7 +49,8 @@ pub fn body(endpoint: Endpoint) -> Option<fn(&mut SchemaGenerator) -> Schema> {
 /// What is answered when all goes well.
 fn answers(endpoint: Endpoint) -> &'static [(u16, Option<Make>)] {
     match endpoint {
-        Endpoint::OpenApi | Endpoint::Config => &[(200, None)],
+        Endpoint::Warm => &[(202, Some(of::<tasks::TaskReport>))],
+        Endpoint::Page | Endpoint::OpenApi | Endpoint::Config => &[(200, None)],
         Endpoint::Stats => &[(200, Some(of::<stats::Stats>))],
         Endpoint::Stored => &[(200, Some(of::<stored::StoredReport>))],
         Endpoint::Top => &[(200, Some(of::<stored::TopReport>))],
@@ -64,7 +67,13 @@ fn problems(endpoint: Endpoint) -> &'static [u16] {
         Endpoint::Stored | Endpoint::Top => &[400],
         Endpoint::Drain | Endpoint::Enable | Endpoint::Task => &[404],
         Endpoint::CancelTask => &[404, 409],
-        Endpoint::OpenApi | Endpoint::Stats | Endpoint::Config | Endpoint::Upstreams | Endpoint::Tasks => &[],
+        Endpoint::Warm => &[503],
+        Endpoint::Page
+        | Endpoint::OpenApi
+        | Endpoint::Stats
+        | Endpoint::Config
+        | Endpoint::Upstreams
+        | Endpoint::Tasks => &[],
     }
 }
 
@@ -131,8 +140,11 @@ fn operation(endpoint: Endpoint, problem: &Schema, generator: &mut SchemaGenerat
             Some(schema) => json!(schema(generator)),
             None => json!({ "type": "object" }),
         };
-        let response =
-            json!({ "description": endpoint.summary(), "content": { "application/json": { "schema": schema } } });
+        let content = match endpoint {
+            Endpoint::Page => json!({ "text/html; charset=utf-8": { "schema": { "type": "string" } } }),
+            _ => json!({ "application/json": { "schema": schema } }),
+        };
+        let response = json!({ "description": endpoint.summary(), "content": content });
         responses.insert(status.to_string(), response);
     }
     let mut refused = vec![403];

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Admin;
 use super::history::{Counts, Moment};
 use super::upstreams::{self, UpstreamState};
-use crate::metrics::{BytesFrom, CacheResult};
+use crate::metrics::{BytesFrom, CacheResult, Metrics, RedisFault, RedisOperation};
 
 /// Routes among the slowest.
 const SLOWEST: usize = 5;
@@ -39,6 +39,8 @@ pub struct Stats {
     /// The routes whose requests of the last minute took longest, by p95; the slowest first.
     pub slowest: Vec<String>,
     pub memory: MemoryStats,
+    /// `null`: there is no second tier.
+    pub redis: Option<RedisStats>,
     pub upstreams: Vec<UpstreamState>,
 }
 
@@ -110,6 +112,16 @@ pub struct MemoryStats {
     pub evictions: u64,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RedisStats {
+    /// Whether it answers.
+    pub up: bool,
+    /// Requests to it since the start that failed or came too late.
+    pub errors: u64,
+    /// Responses that were not written, because too many waited.
+    pub writes_dropped: u64,
+}
+
 pub fn stats(admin: &Admin) -> Stats {
     let metrics = &admin.proxy.metrics;
     let now = Moment::now(metrics);
@@ -174,7 +186,21 @@ pub fn stats(admin: &Admin) -> Stats {
             stored_responses: gauges.stored_responses,
             evictions: gauges.evictions,
         },
+        redis: generation.config.cache.redis.is_some().then(|| redis(metrics)),
         upstreams: upstreams::upstreams(&generation).upstreams,
+    }
+}
+
+fn redis(metrics: &Metrics) -> RedisStats {
+    let redis = metrics.redis();
+    let faults = RedisOperation::ALL.iter().flat_map(|operation| {
+        let faults = RedisFault::ALL.iter();
+        faults.map(|fault| redis.faults(*operation, *fault))
+    });
+    RedisStats {
+        up: redis.is_up(),
+        errors: faults.sum(),
+        writes_dropped: redis.writes_dropped(),
     }
 }
 

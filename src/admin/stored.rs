@@ -11,6 +11,7 @@ use crate::cache::Stored;
 use crate::cli::explain::{self, Asked};
 use crate::config::ListenAddress;
 use crate::http1::{Limits, request};
+use crate::message::RequestHead;
 use crate::proxy::cached;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::{Forward, Reuse, reuse, without_stored};
@@ -200,6 +201,19 @@ pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport,
         report.variants.push(variant(stored, now, is_chosen));
     }
     Ok(report)
+}
+
+/// A GET for a URL with these fields (`Name: value`), as the front door would read it.
+///
+/// # Errors
+/// In words: there cannot be such a request.
+pub fn request_with(url: &str, fields: Vec<String>) -> Result<RequestHead, String> {
+    let asked = Asked::get(url, fields, IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(|wrong| wrong.to_string())?;
+    match request::parse(&asked.request_text(), &Limits::DEFAULT, asked.url.scheme) {
+        Ok(Some((request, _))) => Ok(request),
+        Ok(None) => Err(format!("the URL {url:?} is none that can be asked for")),
+        Err(error) => Err(format!("the URL {url:?} is none that can be asked for ({error})")),
+    }
 }
 
 fn variant(stored: &Stored, now: Timestamp, selected: bool) -> VariantReport {

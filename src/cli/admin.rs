@@ -5,6 +5,7 @@ mod drain;
 mod inspect;
 mod stats;
 mod table;
+mod warm;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -36,6 +37,13 @@ pub struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
+    /// Fill the cache before clients ask
+    Warm {
+        #[command(flatten)]
+        what: warm::WarmOptions,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Figures of a running Forebay: rates, latencies, hit ratios, memory, upstreams
     Stats {
         #[command(flatten)]
@@ -68,6 +76,7 @@ pub enum AdminCommand {
 /// Asks, and says what was answered.
 pub fn run(command: &AdminCommand) -> ExitCode {
     match command {
+        AdminCommand::Warm { what, connection } => warm::run(what, connection),
         AdminCommand::Stats { connection } => told(connection, Method::GET, "/stats", None, stats::text),
         AdminCommand::Inspect {
             url,

@@ -79,3 +79,9 @@ pub const SLOW: Duration = Duration::from_secs(1);
 pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const STREAM_GRACE: Duration = Duration::from_secs(300);
+
+/// Requests of a warm-up at once, and the most that can be asked for: an origin that is being spared is not asked for more.
+pub const WARM_CONCURRENCY: u32 = 8;
+pub const WARM_MAX_CONCURRENCY: u32 = 256;
+/// Requests a second.
+pub const WARM_RATE: f64 = 50.0;

@@ -17,7 +17,7 @@ const LATER: &[Later] = &[
     Later("upstreams.*.outlier", &[]),
     Later("upstreams.*.circuit_breaker", &[]),
     Later("upstreams.*.retry", &[]),
-    Later("cache.warm", &[]),
+    Later("cache.warm.sources.*.sitemap", &[]),
     Later("cache.invalidate", &[]),
     Later("routes.*.cache.tags", &[]),
     Later("routes.*.rate_limit.tokens", &[]),

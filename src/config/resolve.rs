@@ -11,6 +11,7 @@ mod planned;
 mod redis;
 mod route;
 mod upstream;
+mod warm;
 
 use std::num::NonZero;
 use std::path::Path;

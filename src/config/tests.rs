@@ -115,6 +115,7 @@ fn two_keys_are_enough() {
                 max_ttl: None,
                 eviction: Eviction::S3Fifo,
             },
+            warm: None,
             redis: None,
         },
         metrics: Some("127.0.0.1:9190".parse().unwrap()),

@@ -181,3 +181,43 @@ fn metrics_end_with_their_last_owner() {
     drop(metrics);
     assert!(weak.upgrade().is_none(), "the registry keeps its owner alive");
 }
+
+/// The files for Grafana and Prometheus ask for nothing that there is not.
+#[test]
+fn shipped_dashboards_and_alerts_know_names_and_labels() {
+    let series = regex::Regex::new(r"\b(forebay_[a-z0-9_]+|process_[a-z0-9_]+)(?:\{([^}]*)\})?").unwrap();
+    let label = regex::Regex::new(r#"([a-z_]+)\s*(?:=~|!~|!=|=)\s*\\?""#).unwrap();
+    let process = rendered(&full().0);
+    let files = [
+        ("forebay.json", include_str!("../../conf/grafana/forebay.json"), 20),
+        ("alerts.yaml", include_str!("../../conf/prometheus/alerts.yaml"), 7),
+    ];
+    for (file, text, least) in files {
+        let mut found = 0;
+        for series in series.captures_iter(text) {
+            found += 1;
+            let name = series.get(1).unwrap().as_str();
+            if name.starts_with("process_") {
+                assert!(process.contains(&format!("\n{name} ")), "{file}: {name}");
+                continue;
+            }
+            let family = Family::ALL.iter().find(|family| {
+                let parts = ["_bucket", "_sum", "_count"].map(|part| name.strip_suffix(part));
+                let is_part = family.kind == MetricType::HISTOGRAM && parts.contains(&Some(family.name));
+                family.name == name && family.kind != MetricType::HISTOGRAM || is_part
+            });
+            let family = family.unwrap_or_else(|| panic!("{file}: there is no {name}"));
+            for label in label.captures_iter(series.get(2).map_or("", |labels| labels.as_str())) {
+                let label = label.get(1).unwrap().as_str();
+                let is_known = ["instance", "job", "le"].contains(&label) || family.labels.contains(&label);
+                assert!(is_known, "{file}: {name} has no {label}");
+            }
+        }
+        assert!(found >= least, "{file}: {found}");
+    }
+    // Prometheus and Grafana read them, too.
+    let _: serde_json::Value = serde_json::from_str(files[0].1).unwrap();
+    for text in [files[1].1, include_str!("../../conf/prometheus/scrape.yaml")] {
+        let _: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+    }
+}

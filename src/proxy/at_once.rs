@@ -111,6 +111,9 @@ impl Proxy {
             return Reached::Routed(decided.index);
         };
         let lookup = self.look_up(request, rules, exchange.client.trust, exchange.time.into());
+        if let Lookup::Found(key, _) = &lookup {
+            self.cache.hottest.asked(key, request);
+        }
         if let Lookup::Found(key, found) = &lookup
             && let (Reuse::Fresh(served), Some(stored)) = (found.decision, &found.stored)
         {

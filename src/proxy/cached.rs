@@ -77,7 +77,6 @@ impl Proxy {
             return Lookup::Pass(reason, detail);
         }
         let key = key(request, rules, trust);
-        self.cache.hottest.asked(&key, request);
         let found = self.look(request, &key, rules, now);
         Lookup::Found(key, found)
     }

@@ -13,11 +13,13 @@ fn examples(proxy: &Inside, server: &str) -> Vec<(&'static str, &'static str, St
     let server = server.replace(':', "%3A");
     let url = format!("http://{}/a", proxy.address());
     vec![
+        ("GET", "/", "/".to_owned(), ""),
         ("GET", "/openapi.json", "/openapi.json".to_owned(), ""),
         ("GET", "/stats", "/stats".to_owned(), ""),
         ("GET", "/config", "/config".to_owned(), ""),
         ("GET", "/cache", format!("/cache?url={url}"), ""),
         ("GET", "/cache/top", "/cache/top".to_owned(), ""),
+        ("POST", "/warm", "/warm".to_owned(), "{ \"hottest\": 1 }"),
         ("GET", "/upstreams", "/upstreams".to_owned(), ""),
         (
             "POST",
@@ -74,7 +76,9 @@ async fn every_operation_is_there_and_answers_as_described() {
                 "{method} {target}: {:?}",
                 response.field("content-type")
             );
-            check(&document, &content["schema"], &response.json(), &target);
+            if content["schema"]["type"] != "string" {
+                check(&document, &content["schema"], &response.json(), &target);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::http1::{Limits, response};
-use crate::message::split_port;
+use crate::message::{Framing, split_port};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -71,9 +71,7 @@ impl Client {
     /// # Errors
     /// There is no answer, or the listener refuses.
     pub fn request(&self, method: &Method, target: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let mut stream = self.connect()?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
-        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        let mut stream = connect(&self.authority)?;
         let authority = &self.authority;
         let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n");
         if let Some(token) = &self.token {
@@ -98,16 +96,68 @@ impl Client {
         }
         answer(&received, method)
     }
+}
 
-    fn connect(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in self.authority.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+fn connect(authority: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in authority.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(IO_TIMEOUT))?;
+                stream.set_write_timeout(Some(IO_TIMEOUT))?;
+                return Ok(stream);
             }
+            Err(error) => last = error,
         }
-        Err(last)
+    }
+    Err(last)
+}
+
+/// What is at an `http://` URL, of at most so many bytes.
+///
+/// # Errors
+/// It is not there, or larger.
+pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, Failure> {
+    let wrong = |what: &str| Failure::Usage(format!("{url:?} {what}"));
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Err(wrong(
+            "cannot be fetched: only http:// can; fetch it yourself and give the file",
+        ));
+    };
+    if url.chars().any(|c| !c.is_ascii_graphic()) {
+        return Err(wrong("holds a space or a character that a URL cannot have"));
+    }
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let target = if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        format!("/{target}")
+    };
+    let with_port = match split_port(authority) {
+        (_, Some(_)) => authority.to_owned(),
+        (host, None) => format!("{host}:80"),
+    };
+    let mut stream = connect(&with_port)?;
+    // To HTTP/1.0 nothing is answered in chunks (RFC 9112 §6.1).
+    write!(
+        stream,
+        "GET {target} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: forebay\r\n\r\n"
+    )?;
+    let mut received = Vec::new();
+    stream
+        .take(limit + Limits::DEFAULT.head as u64)
+        .read_to_end(&mut received)?;
+    let Ok(Some(head)) = response::parse(&received, &Limits::DEFAULT, &Method::GET) else {
+        return Err(wrong("is answered with something that is not HTTP"));
+    };
+    if head.head.status != 200 {
+        return Err(wrong(&format!("is answered with {}", head.head.status)));
+    }
+    let body = received.split_off(head.length);
+    match head.head.framing {
+        Framing::Length(length) if length != body.len() as u64 => Err(wrong("breaks off, or is too large")),
+        Framing::Length(_) | Framing::Close if body.len() as u64 <= limit => Ok(body),
+        _ => Err(wrong("is too large, or not a body that is understood")),
     }
 }
 

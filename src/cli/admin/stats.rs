@@ -41,6 +41,14 @@ pub fn text(stats: &Value) -> String {
         bytes(&all["bytes_from_origin"]),
     ));
     text.push_str(&format!("memory  {} resident\n\n", bytes(&memory["resident_bytes"])));
+    let redis = &stats["redis"];
+    if redis.is_object() {
+        let state = if redis["up"] == true { "up" } else { "down" };
+        let (errors, dropped) = (number(&redis["errors"]), number(&redis["writes_dropped"]));
+        text.push_str(&format!(
+            "redis   {state}, {errors} errors, {dropped} writes dropped\n\n"
+        ));
+    }
     let mut rows = Vec::new();
     for upstream in list(&stats["upstreams"]) {
         for server in list(&upstream["servers"]) {

@@ -22,6 +22,9 @@ pub fn resolve(typed: Option<&FileCache>, report: &mut Report) -> Cache {
             None => defaults::TARGETED_FIELDS.map(str::to_owned).to_vec(),
         },
         memory: memory(typed, report, &path.key("memory")),
+        warm: typed
+            .and_then(|cache| cache.warm.as_ref())
+            .map(|warm| super::warm::resolve(warm, report, &path.key("warm"))),
         redis: typed
             .and_then(|cache| cache.redis.as_ref())
             .and_then(|redis| super::redis::resolve(redis, report, &path.key("redis"))),

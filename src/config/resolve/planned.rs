@@ -53,7 +53,7 @@ fn positive_text(report: &mut Report, path: &KeyPath, duration: Option<&Duration
 }
 
 /// Reports a count of nothing.
-fn at_least_one(report: &mut Report, path: &KeyPath, count: Option<u32>) {
+pub(super) fn at_least_one(report: &mut Report, path: &KeyPath, count: Option<u32>) {
     if count == Some(0) {
         report.value(path, "must be at least 1", "");
     }
@@ -65,7 +65,7 @@ fn status(report: &mut Report, path: &KeyPath, status: u16) {
     }
 }
 
-fn http_url(report: &mut Report, path: &KeyPath, url: &str) {
+pub(super) fn http_url(report: &mut Report, path: &KeyPath, url: &str) {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let authority = host.and_then(|rest| rest.split(['/', '?', '#']).next());
     if authority.and_then(crate::config::address::host_of_authority).is_none() {
@@ -73,7 +73,7 @@ fn http_url(report: &mut Report, path: &KeyPath, url: &str) {
     }
 }
 
-fn readable(report: &mut Report, path: &KeyPath, file: &str) {
+pub(super) fn readable(report: &mut Report, path: &KeyPath, file: &str) {
     if let Err(error) = super::read_limited(std::path::Path::new(file)) {
         report.value(path, format!("must be a file that can be read ({})", error.kind()), "");
     }

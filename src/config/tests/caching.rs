@@ -22,7 +22,8 @@ fn policy(cache: &str) -> CachePolicy {
 fn everything_about_caching() {
     let cache = parse(&smallest(
         "cache: { heuristic_max: 1h, targeted_fields: [A-Cache-Control, CDN-Cache-Control], \
-         memory: { size: 9MiB, max_body: 1MiB, max_ttl: 1d, eviction: lfu } }",
+         memory: { size: 9MiB, max_body: 1MiB, max_ttl: 1d, eviction: lfu }, \
+         warm: { on_start: false, every: 1h, sources: [{ hottest: 100 }], rate: 600/m } }",
     ))
     .cache;
     let expected = Cache {
@@ -34,6 +35,13 @@ fn everything_about_caching() {
             max_ttl: Some(seconds(86_400)),
             eviction: Eviction::Lfu,
         },
+        warm: Some(Warm {
+            on_start: false,
+            every: Some(seconds(3600)),
+            sources: vec![WarmSource::Hottest(100)],
+            concurrency: 8,
+            rate: 10.0,
+        }),
         redis: None,
     };
     assert_eq!(cache, expected);

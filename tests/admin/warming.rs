@@ -1,0 +1,218 @@
+//! Filling the cache before clients ask.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{ADMIN, ask, look};
+use crate::support::inside::Inside;
+use crate::support::origin::{Gate, Origin, Reply};
+use crate::support::proxy::forebay;
+use crate::support::within;
+
+async fn start(proxy: &Inside, body: Value) -> String {
+    let response = ask(proxy.admin_address(), "POST", "/warm", &[], &body.to_string()).await;
+    assert_eq!(response.status, 202, "{}", response.text());
+    format!("/tasks/{}", response.json()["id"].as_str().unwrap())
+}
+
+/// The task when it is over.
+async fn over(proxy: &Inside, at: &str) -> Value {
+    within("the end of a task", async {
+        loop {
+            let task = look(proxy, at).await;
+            if !task["ended"].is_null() {
+                return task;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn clients_then_find_everything_stored() {
+    let origin = Origin::builder()
+        .answering(|request| match request.target.as_str() {
+            "/private" => Reply::ok("x").field("Cache-Control", "private"),
+            "/lang" => Reply::fresh(60, request.field("accept-language").unwrap_or("none").to_owned())
+                .field("Vary", "Accept-Language"),
+            _ => Reply::fresh(60, "x"),
+        })
+        .start()
+        .await;
+    let routes = "routes: [{ name: off, match: { path_prefix: /off }, upstream: default, cache: off }]\n";
+    let proxy = Inside::before(&origin, &format!("{ADMIN}{routes}")).await;
+    proxy.get("/there").await;
+    let at = start(
+        &proxy,
+        json!({ "rate": 10_000, "concurrency": 1, "urls": [
+            "http://test/a",
+            "http://test/a",
+            "http://test/there",
+            "http://test/private",
+            "http://test/off/x",
+            { "url": "http://test/lang", "headers": { "Accept-Language": "de" }, "priority": 5 },
+        ] }),
+    )
+    .await;
+    let task = over(&proxy, &at).await;
+    assert_eq!(
+        (task["state"].as_str(), task["kind"].as_str()),
+        (Some("done"), Some("warm")),
+        "{task}"
+    );
+    assert_eq!(
+        task["progress"],
+        json!({ "total": 5, "done": 5, "stored": 2, "fresh": 1, "not_stored": 1, "no_route": 1, "failed": 0, "retries": 0, "failures": [] })
+    );
+    assert_eq!(origin.request_count(), 4, "nobody asks where no route caches");
+    assert_eq!(
+        origin.request(1).await.target,
+        "/lang",
+        "what is most important goes first"
+    );
+    assert_eq!(proxy.get("/a").await.cache_status().split(';').next(), Some("hit"));
+    let german = proxy.request("GET", "/lang", &[("Accept-Language", "de")], b"").await;
+    assert_eq!(
+        (german.text(), german.cache_status().split(';').next()),
+        ("de", Some("hit"))
+    );
+    // Nobody's requests are neither counted nor hot.
+    assert_eq!(proxy.metric("forebay_http_requests_total", &[]).await, 3.0);
+    assert_eq!(look(&proxy, "/cache/top").await["top"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_rate_is_kept_and_so_is_the_number_at_once() {
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .otherwise(Reply::fresh(60, "x").hold(&gate))
+        .start()
+        .await;
+    let proxy = Inside::before(&origin, ADMIN).await;
+    let urls = |name: &str| {
+        (0..20)
+            .map(|number| format!("http://test/{name}{number}"))
+            .collect::<Vec<_>>()
+    };
+    let at = start(&proxy, json!({ "urls": urls("a"), "rate": 1000, "concurrency": 3 })).await;
+    gate.reached(3).await;
+    assert_eq!(origin.request_count(), 3);
+    gate.release();
+    assert_eq!(over(&proxy, &at).await["progress"]["stored"], 20);
+    let begun = Instant::now();
+    let at = start(&proxy, json!({ "urls": urls("b"), "rate": 50, "concurrency": 8 })).await;
+    assert_eq!(over(&proxy, &at).await["progress"]["stored"], 20);
+    // 19 distances of 20 ms; a machine under load only makes it longer.
+    assert!(begun.elapsed() >= Duration::from_millis(380), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn failures_are_told_and_a_task_can_be_cancelled() {
+    let origin = Origin::builder().otherwise(Reply::status(500)).start().await;
+    let proxy = Inside::before(&origin, ADMIN).await;
+    let at = start(&proxy, json!({ "urls": ["http://test/a"], "retries": 0 })).await;
+    let task = over(&proxy, &at).await;
+    assert_eq!(
+        task["progress"]["failures"],
+        json!([{ "url": "http://test/a", "reason": "server-error" }])
+    );
+    assert_eq!(origin.request_count(), 1);
+    let many: Vec<_> = (0..500).map(|number| format!("http://test/{number}")).collect();
+    let at = start(&proxy, json!({ "urls": many, "retries": 0, "rate": 100_000 })).await;
+    let task = over(&proxy, &at).await;
+    assert_eq!(task["state"], "failed");
+    assert!(
+        task["error"].as_str().unwrap().contains("to spare the upstream"),
+        "{task}"
+    );
+    assert!(origin.request_count() < 200, "{}", origin.request_count());
+    let at = start(&proxy, json!({ "urls": many, "rate": 0.01 })).await;
+    assert_eq!(
+        ask(proxy.admin_address(), "DELETE", &at, &[], "").await.json()["state"],
+        "cancelled"
+    );
+    for body in [
+        json!({}),
+        json!({ "urls": ["/a"] }),
+        json!({ "urls": ["http://test/a"], "rate": 0 }),
+        json!({ "urls": ["http://test/a"], "concurrency": 0 }),
+        json!({ "urls": [{ "url": "http://test/a", "headers": { "a b": "c" } }] }),
+        json!({ "hottest": 100_001 }),
+    ] {
+        let refused = ask(proxy.admin_address(), "POST", "/warm", &[], &body.to_string()).await;
+        assert_eq!(refused.status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_reads_lists_and_sitemaps_and_waits() {
+    let origin = Origin::builder().otherwise(Reply::fresh(60, "x")).start().await;
+    let sitemaps = Origin::builder().start().await;
+    let index = format!(
+        "<sitemapindex><sitemap><loc>http://{}/one.xml</loc></sitemap></sitemapindex>",
+        sitemaps.server()
+    );
+    sitemaps.on("/index.xml", Reply::ok(index));
+    sitemaps.on(
+        "/one.xml",
+        Reply::ok("<urlset><url><loc>http://test/s?a=1&amp;b=2</loc></url></urlset>"),
+    );
+    let proxy = Inside::before(&origin, ADMIN).await;
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("urls.txt");
+    std::fs::write(
+        &list,
+        "# two\nhttp://test/a\n{\"url\":\"http://test/b\",\"priority\":3}\n",
+    )
+    .unwrap();
+    let admin = format!("http://{}", proxy.admin_address());
+    let index = format!("http://{}/index.xml", sitemaps.server());
+    let finished = forebay(&[
+        "warm",
+        "--file",
+        list.to_str().unwrap(),
+        "--sitemap",
+        &index,
+        "--admin",
+        &admin,
+    ])
+    .await;
+    assert_eq!(
+        (finished.code, finished.stdout.as_str()),
+        (0, "done: 3 stored\n"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(
+        proxy.get("/s?a=1&b=2").await.cache_status().split(';').next(),
+        Some("hit")
+    );
+    let nothing = forebay(&["warm", "--admin", &admin]).await;
+    assert_eq!(nothing.code, 64, "{}", nothing.stderr);
+    let nowhere = forebay(&["warm", "--sitemap", "https://a/", "--admin", &admin]).await;
+    assert_eq!(nowhere.code, 64, "{}", nowhere.stderr);
+    let hottest = forebay(&["warm", "--hottest", "5", "--json", "--admin", &admin]).await;
+    assert_eq!(hottest.code, 0, "{}", hottest.stderr);
+    assert!(hottest.stdout.contains("\"fresh\": 1"), "{}", hottest.stdout);
+}
+
+#[tokio::test]
+async fn a_configured_list_is_asked_for_on_start_and_again() {
+    let origin = Origin::builder().otherwise(Reply::fresh(1, "x")).start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let list = directory.path().join("urls.txt");
+    std::fs::write(&list, "# one\nhttp://test/a\n").unwrap();
+    let warm = format!(
+        "cache: {{ warm: {{ sources: [{{ urls: {} }}], every: 1s, rate: 100/s }} }}\n",
+        list.display()
+    );
+    let proxy = Inside::before(&origin, &format!("{ADMIN}{warm}")).await;
+    proxy.stored(1).await;
+    assert_eq!(proxy.get("/a").await.cache_status().split(';').next(), Some("hit"));
+    proxy.advance(2);
+    origin.request(1).await;
+    let tasks = look(&proxy, "/tasks").await;
+    assert!(tasks["tasks"].as_array().unwrap().len() >= 2, "{tasks}");
+}
