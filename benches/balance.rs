@@ -59,7 +59,7 @@ fn choose(criterion: &mut Criterion) {
                 key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
                 let selection = Selection {
                     hash: Some(key),
-                    sticky: None,
+                    ..Selection::default()
                 };
                 upstream.choose(black_box(&selection), &tried, |member| member.server.load.open())
             });

@@ -49,8 +49,8 @@ pub use limits::{
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
 pub use upstream::{
-    Balance, Dns, HashKey, HostPolicy, Role, ServerAddress, ServerSource, Timeouts, Upstream, UpstreamServer,
-    UpstreamTls, Verify,
+    Balance, Dns, HashKey, HostPolicy, ProxyVersion, Role, SameSite, ServerAddress, ServerSource, Sticky, Timeouts,
+    Upstream, UpstreamServer, UpstreamTls, Verify,
 };
 
 /// Everything that one configuration file says, with defaults filled in.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::generation::{Generation, RouteInForce};
 use crate::limit::rate::Standing;
 use crate::log::access::{AccessLog, Entry};
-use crate::message::RequestHead;
+use crate::message::{Fields, RequestHead};
 use crate::metrics::{BytesFrom, CacheResult, RouteMetrics};
 use crate::request_id::RequestId;
 use crate::rfc9111::reuse::Forward;
@@ -55,6 +55,10 @@ pub struct Exchange {
     pub error: Option<&'static str>,
     /// What its limits have said. `None`: there are none, or they are not for this client.
     pub standing: Option<Box<Standing>>,
+    /// Cookies of ours that the request came with: names and values.
+    pub own_cookies: Vec<(String, Vec<u8>)>,
+    /// `Set-Cookie` for the client of a response that was fetched for it.
+    pub set_cookie: Option<String>,
     generation: Arc<Generation>,
     access: Arc<AccessLog>,
 }
@@ -110,6 +114,8 @@ impl Exchange {
             kind: Kind::Short,
             error: None,
             standing: None,
+            own_cookies: Vec::new(),
+            set_cookie: None,
             generation,
             access,
         }
@@ -140,6 +146,8 @@ impl Exchange {
             kind: Kind::Behind,
             error: None,
             standing: None,
+            own_cookies: Vec::new(),
+            set_cookie: None,
             generation: self.generation.clone(),
             access: self.access.clone(),
         }
@@ -147,6 +155,19 @@ impl Exchange {
 
     pub fn route(&self) -> Option<&RouteInForce> {
         self.generation.routes.get(self.route?)
+    }
+
+    /// The value of a cookie of ours.
+    pub fn own_cookie(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = self.own_cookies.iter().filter(move |(own, _)| own == name);
+        named.map(|(_, value)| value.as_slice())
+    }
+
+    /// Adds our cookie to the head of a response that was fetched for this client, and is ready but for that.
+    pub fn push_set_cookie(&self, fields: &mut Fields) {
+        if let Some(cookie) = &self.set_cookie {
+            fields.push("Set-Cookie", cookie);
+        }
     }
 
     /// The response's head is about to be sent.

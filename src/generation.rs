@@ -34,6 +34,8 @@ pub struct Generation {
     /// send back through another.
     pub compresses: bool,
     labels: Vec<Arc<str>>,
+    /// Names of cookies that are ours, and nobody else's to see.
+    pub sticky_cookies: Vec<String>,
 }
 
 /// What requests of one route need at hand.
@@ -144,6 +146,12 @@ impl Generation {
             acceptors,
             limiter,
             no_route: metrics.route(NO_ROUTE),
+            sticky_cookies: config
+                .upstreams
+                .iter()
+                .filter_map(|upstream| upstream.sticky.as_ref())
+                .map(|sticky| sticky.cookie.clone())
+                .collect(),
             labels: config
                 .listeners
                 .iter()

@@ -1,5 +1,6 @@
 //! The backends: which server gets a request, and the connections to it.
 
+mod alive;
 pub mod balance;
 pub mod connect;
 mod discovery;
@@ -8,12 +9,15 @@ pub mod health;
 pub mod http1;
 pub mod http2;
 mod load;
+mod opening;
 pub mod origin;
 pub mod pool;
+mod proxy_header;
 mod queue;
 mod ring;
 mod selection;
 mod server;
+pub mod sticky;
 pub mod tls;
 mod upkeep;
 mod zone;
@@ -33,7 +37,9 @@ pub use self::zone::{Choice, Member, Zone};
 
 use self::balance::Turns;
 use self::discovery::Discovery;
+use self::opening::Opened;
 use self::queue::{Offer, Queue};
+use self::sticky::Sticky;
 use self::tls::UpstreamTlsConnector;
 use self::upkeep::Upkeep;
 use crate::config;
@@ -51,6 +57,7 @@ pub struct Upstream {
     queue: Queue,
     discovery: Discovery,
     tls: Option<UpstreamTlsConnector>,
+    sticky: Option<Arc<Sticky>>,
     upkeep: Upkeep,
     pub metrics: Arc<UpstreamMetrics>,
 }
@@ -84,6 +91,13 @@ impl Upstream {
             Some(tls) => Some(UpstreamTlsConnector::new(tls, highest)?),
             None => None,
         };
+        // A secret that was made here is kept.
+        let kept = before.and_then(|before| before.sticky.clone());
+        let sticky = match (&config.sticky, kept) {
+            (Some(sticky), Some(kept)) if kept.config() == sticky => Some(kept),
+            (Some(sticky), _) => Some(Arc::new(Sticky::new(sticky, &config.name))),
+            (None, _) => None,
+        };
         let discovery = Discovery::new(config, before.map(|before| &before.discovery));
         let wanted = discovery.wanted(config);
         let upstream = Self {
@@ -93,6 +107,7 @@ impl Upstream {
             queue: Queue::default(),
             discovery,
             tls,
+            sticky,
             upkeep: Upkeep::default(),
             config: config.clone(),
             metrics: metrics.upstream(&config.name),
@@ -120,6 +135,11 @@ impl Upstream {
 
     fn server(&self, address: &config::ServerAddress, before: Option<&Server>) -> Server {
         Server::new(address, &self.config, self.tls.clone(), &self.metrics, before)
+    }
+
+    /// The cookie that keeps clients at their servers.
+    pub fn sticky(&self) -> Option<&Arc<Sticky>> {
+        self.sticky.as_ref()
     }
 
     /// Whether this very server is one of them.
@@ -218,7 +238,7 @@ impl Upstream {
         let mut last = None;
         while let Some(open) = self.enter(selection, tried).await? {
             let server = open.server().clone();
-            match self.connect_to(&server, open, reuse).await {
+            match self.connect_to(&server, open, reuse, selection).await {
                 Ok(origin) => return Ok(origin),
                 Err(error) => {
                     self.record(&server, Event::from(&error));
@@ -297,27 +317,26 @@ impl Upstream {
         }
     }
 
-    async fn connect_to(&self, server: &Arc<Server>, open: OpenExchange, reuse: Reuse) -> Result<Origin, ConnectError> {
+    async fn connect_to(
+        &self,
+        server: &Arc<Server>,
+        open: OpenExchange,
+        reuse: Reuse,
+        selection: &Selection,
+    ) -> Result<Origin, ConnectError> {
         if reuse == Reuse::Pooled
             && let Some(io) = server.idle.take()
         {
             return Ok(Origin::http1(io, open, Reuse::Pooled));
         }
-        let (requests, stream) = match self.config.http2 {
-            true => match server.http2.with_room().await {
-                Some(shared) => shared,
-                None => match server.connector.connect().await? {
-                    // The server was asked for HTTP/2 and prefers HTTP/1.1.
-                    (io, Some(Alpn::Http1)) => return Ok(Origin::http1(io, open, Reuse::Fresh)),
-                    (io, _) => server.http2.open(io).await?,
-                },
-            },
-            false => {
-                let (io, _) = server.connector.connect().await?;
-                return Ok(Origin::http1(io, open, Reuse::Fresh));
-            }
-        };
-        Ok(Origin::http2(requests, stream, open))
+        if !self.config.http2 {
+            let (io, _) = server.connector.connect(selection.client).await?;
+            return Ok(Origin::http1(io, open, Reuse::Fresh));
+        }
+        match server.open_http2().await? {
+            Opened::Http1(io, reuse) => Ok(Origin::http1(io, open, reuse)),
+            Opened::Http2(requests, stream) => Ok(Origin::http2(requests, stream, open)),
+        }
     }
 
     /// Closes connections that have been idle for too long.

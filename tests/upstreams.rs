@@ -1,7 +1,9 @@
 //! Several servers behind one upstream, seen from outside.
 
 mod balance;
+mod connections;
 mod discovery;
+mod sticky;
 
 use crate::support::origin::{Origin, Reply};
 

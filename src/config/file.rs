@@ -29,7 +29,9 @@ pub use route::{
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};
 pub use schema::schema;
 use shape::{List, Map, Switch};
-pub use upstream::{BalanceName, FileHealthCheck, FileServer, FileSticky, FileUpstream};
+pub use upstream::{
+    BalanceName, FileHealthCheck, FileServer, FileSticky, FileUpstream, ProxyVersionName, SameSiteName,
+};
 
 /// Configuration of Forebay, a caching reverse proxy.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -12,7 +12,6 @@ struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
 const LATER: &[Later] = &[
-    Later("upstreams.*.sticky", &[]),
     Later("upstreams.*.health_check", &[]),
     Later("upstreams.*.outlier", &[]),
     Later("upstreams.*.circuit_breaker", &[]),

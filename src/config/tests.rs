@@ -70,6 +70,8 @@ fn two_keys_are_enough() {
             tls: None,
             http2: false,
             balance: Balance::RoundRobin,
+            sticky: None,
+            proxy_protocol: None,
             slow_start: seconds(0),
             queue: 1000,
             queue_timeout: seconds(5),
@@ -243,6 +245,7 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         ca: None,
         verify: Verify::Certificate,
         min_version: TlsVersion::Tls13,
+        certificate: None,
     };
     assert_eq!(web.tls, Some(tls));
     let timeouts = Timeouts {

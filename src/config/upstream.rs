@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{TlsVersion, defaults};
+use super::{Certificate, Secret, TlsVersion, defaults};
 
 /// A named pool of servers.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,10 @@ pub struct Upstream {
     /// Speak HTTP/2: by ALPN with TLS, by prior knowledge without.
     pub http2: bool,
     pub balance: Balance,
+    /// `None`: clients are not kept at their servers.
+    pub sticky: Option<Sticky>,
+    /// Speak to servers of the client's address before anything else. Connections then have one client each, and one request.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Over how long a server that comes back gets its share. Zero: it has it at once.
     pub slow_start: Duration,
     /// Requests that may wait while all servers have as many as they may.
@@ -43,7 +47,7 @@ impl Upstream {
             let Timeouts { connect, .. } = upstream.timeouts;
             (upstream.http2, connect, upstream.keepalive, upstream.keepalive_idle)
         };
-        self.tls == other.tls && how(self) == how(other)
+        self.tls == other.tls && self.proxy_protocol == other.proxy_protocol && how(self) == how(other)
     }
 
     /// These servers, and the default of everything else.
@@ -57,6 +61,8 @@ impl Upstream {
             tls: None,
             http2: false,
             balance: Balance::RoundRobin,
+            sticky: None,
+            proxy_protocol: None,
             slow_start: Duration::ZERO,
             queue: defaults::QUEUE as usize,
             queue_timeout: defaults::QUEUE_TIMEOUT,
@@ -159,6 +165,40 @@ pub struct UpstreamTls {
     pub ca: Option<PathBuf>,
     pub verify: Verify,
     pub min_version: TlsVersion,
+    /// What we show to servers that ask who we are. `None`: nothing.
+    pub certificate: Option<Certificate>,
+}
+
+/// The form of the PROXY protocol header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// A cookie that brings a client back to its server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sticky {
+    pub cookie: String,
+    /// `None`: as long as the browser runs.
+    pub ttl: Option<Duration>,
+    /// Over HTTPS only.
+    pub secure: bool,
+    pub same_site: SameSite,
+    pub path: String,
+    /// `None`: made at start.
+    pub secret: Option<Secret>,
+}
+
+/// Which requests from other sites bring the cookie along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// Those that follow a link.
+    Lax,
+    Strict,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use crate::respond::error::{ProxyError, redirect_to_https};
 use crate::rfc9111::reuse::Reuse;
 use crate::route::{Access, access};
 use crate::transform::forwarding::client_address;
+use crate::upstream::sticky;
 
 /// A request that has been taken up and is not over yet.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl Proxy {
         cx: &mut Context<'_>,
     ) -> Option<Box<Open>> {
         let generation = self.generation.load();
+        let (request, own_cookies) = without_own_cookies(request, &generation.sticky_cookies);
         let mut exchange = Exchange::begin(
             Arc::clone(&generation),
             self.access_log.clone(),
@@ -74,6 +76,7 @@ impl Proxy {
             Some(request.clone()),
             client_address(arrival.peer, &request.fields, &generation.config.trusted_proxies),
         );
+        exchange.own_cookies = own_cookies;
         let mut reached = self.reach(&generation, &request, client, &mut exchange);
         if let Reached::Queued = reached {
             match client.poll_flush(cx) {
@@ -167,4 +170,13 @@ impl Proxy {
             Access::Denied => Err(failed(ProxyError::Denied)),
         }
     }
+}
+
+/// Takes our own cookies off: they are neither the app's business nor the cache's.
+fn without_own_cookies(mut request: Arc<RequestHead>, names: &[String]) -> (Arc<RequestHead>, Vec<(String, Vec<u8>)>) {
+    if names.is_empty() || !request.fields.contains("cookie") {
+        return (request, Vec::new());
+    }
+    let taken = sticky::take(&mut Arc::make_mut(&mut request).fields, names);
+    (request, taken)
 }

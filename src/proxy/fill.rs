@@ -91,6 +91,7 @@ impl Proxy {
         status.append_to(&mut head.fields);
         let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
+        exchange.push_set_cookie(&mut head.fields);
         Ok(Plan::Read(Box::new(head), reader, recoder))
     }
 

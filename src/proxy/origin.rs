@@ -81,7 +81,13 @@ impl Proxy {
         }
         conditions(&mut forwarded.fields);
         let replayable = request.method.is_idempotent() && client.body_is_read();
-        let selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
+        let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
+        let (sticky, now) = (upstream.sticky(), self.clock.now());
+        let token = sticky.and_then(|sticky| {
+            let mut values = exchange.own_cookie(&sticky.config().cookie);
+            values.find_map(|value| sticky.read(value, now))
+        });
+        selection.sticky = token.map(|token| token.server);
         let mut tried = Tried::default();
         let mut reuse = Reuse::Pooled;
         loop {
@@ -108,6 +114,10 @@ impl Proxy {
                         latency: began.elapsed(),
                     });
                     clean_response(&mut head, &self.http_date());
+                    let server = origin.server().id;
+                    exchange.set_cookie = sticky
+                        .filter(|sticky| exchange.kind != Kind::Behind && sticky.is_due(token, server, now))
+                        .map(|sticky| sticky.set_cookie(server, now));
                     return Ok(Sent::Response(Box::new(Response { origin, relay, head })));
                 }
                 Err(error) => error,

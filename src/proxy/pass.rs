@@ -97,6 +97,7 @@ impl Proxy {
         };
         let recoder = self.recode(decided, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
+        exchange.push_set_cookie(&mut head.fields);
         exchange.responds(head.status);
         let has_body = head.framing != Framing::None;
         client.respond(head);
@@ -149,6 +150,7 @@ impl Proxy {
             return Err((Outcome::InvalidResponse, ProxyError::UpgradeFailed.into()));
         };
         self.finish(decided, &mut head, Delivery::Whole, exchange);
+        exchange.push_set_cookie(&mut head.fields);
         exchange.responds(101);
         exchange.kind = Kind::Stream;
         let _counted = (

@@ -200,8 +200,12 @@ impl Tier {
                 return Some((one, Some(other)));
             }
         }
-        // Hardly any other can be, or has any weight.
-        Some((one, None))
+        // Hardly any other can be, or has any weight: whoever there is.
+        let other = self
+            .from(draw())
+            .filter(fits)
+            .find(|other| other.server.id != one.server.id);
+        Some((one, other))
     }
 
     /// All members, from this index on.

@@ -1,16 +1,20 @@
 //! New connections to one server.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::{BasicPeer, PeerOptions};
 use pingora_core::{Error, ErrorType};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use super::proxy_header;
 use super::tls::{self, UpstreamTlsConnector};
-use crate::config::{self, ServerAddress};
+use crate::config::{self, ProxyVersion, ServerAddress};
 use crate::io::Duplex;
 use crate::tls::Alpn;
 
@@ -19,6 +23,7 @@ pub struct Connector {
     address: ServerAddress,
     tls: Option<UpstreamTlsConnector>,
     timeout: Duration,
+    proxy_protocol: Option<ProxyVersion>,
     transport: TransportConnector,
 }
 
@@ -43,6 +48,9 @@ pub enum ConnectError {
     Tls(#[from] tls::ConnectError),
     #[error("HTTP/2: {0}")]
     Http2(h2::Error),
+    /// The connection that this request waited for could not be opened.
+    #[error(transparent)]
+    Shared(Arc<ConnectError>),
 }
 
 impl Connector {
@@ -51,6 +59,7 @@ impl Connector {
             address: address.clone(),
             tls,
             timeout: upstream.timeouts.connect,
+            proxy_protocol: upstream.proxy_protocol,
             // Idle connections are kept by our own pool, so Pingora's has no room.
             transport: TransportConnector::new(Some(ConnectorOptions::new(0))),
         }
@@ -58,17 +67,29 @@ impl Connector {
 
     /// Connection and TLS handshake within the connect timeout. What the server agreed to speak; without TLS it is
     /// whatever the configuration says.
-    pub async fn connect(&self) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+    ///
+    /// `client`: for whom, where the server is told.
+    pub async fn connect(&self, client: Option<IpAddr>) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
         let deadline = Instant::now() + self.timeout;
         // Boxed, because most requests find a connection and should not carry room for making one.
-        match tokio::time::timeout_at(deadline, Box::pin(self.establish(deadline))).await {
+        match tokio::time::timeout_at(deadline, Box::pin(self.establish(client, deadline))).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout(self.timeout)),
         }
     }
 
-    async fn establish(&self, deadline: Instant) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
-        let io = self.transport().await?;
+    async fn establish(
+        &self,
+        client: Option<IpAddr>,
+        deadline: Instant,
+    ) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+        let mut io = self.transport().await?;
+        if let Some(version) = self.proxy_protocol {
+            // Before TLS: it is for whoever ends the connection.
+            let header = proxy_header::header(version, client, &self.address);
+            let written = io.write_all(&header).await;
+            written.map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+        }
         match &self.tls {
             None => Ok((io, None)),
             Some(tls) => {

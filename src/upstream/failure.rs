@@ -18,6 +18,7 @@ impl ConnectError {
         match self {
             Self::Timeout(_) | Self::Tls(tls::ConnectError::Timeout) => Outcome::ConnectTimeout,
             Self::Tls(_) => Outcome::TlsError,
+            Self::Shared(error) => error.outcome(),
             Self::NoServer
             | Self::QueueFull
             | Self::QueueTimeout(_)
@@ -43,6 +44,7 @@ impl From<&ConnectError> for ProxyError {
             ConnectError::Tls(tls::ConnectError::Certificate(_)) => Self::UpstreamCertificate,
             ConnectError::Tls(_) => Self::UpstreamTls,
             ConnectError::Http2(_) => Self::UpstreamProtocol,
+            ConnectError::Shared(error) => Self::from(&**error),
         }
     }
 }

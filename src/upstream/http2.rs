@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Request, Uri, Version};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::alive::{Heard, until_dead};
 use super::{ConnectError, OpenExchange, OriginError};
 use crate::http1::content_length;
 use crate::io::Duplex;
@@ -59,7 +60,8 @@ impl Http2Connections {
 
     /// A stream on a new connection.
     pub async fn open(&self, io: Box<dyn Duplex>) -> Result<(SendRequest<Bytes>, Stream), ConnectError> {
-        let (requests, connection) = h2::client::Builder::new()
+        let (io, heard) = Heard::new(io);
+        let (requests, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEADER_LIST)
@@ -68,12 +70,27 @@ impl Http2Connections {
             .handshake(io)
             .await
             .map_err(ConnectError::Http2)?;
+        let stream = Stream::default();
+        let (ping, waiting) = (connection.ping_pong(), Arc::downgrade(&stream.0));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an HTTP/2 connection to a server ended");
+            // One of them is the connection's own.
+            let is_busy = move || waiting.strong_count() > 1;
+            let until_dead = async {
+                match ping {
+                    Some(ping) => until_dead(ping, heard, is_busy).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "an HTTP/2 connection to a server ended");
+                    }
+                }
+                // Dropping the connection ends its streams.
+                () = until_dead => tracing::warn!("an HTTP/2 connection to a server is dead"),
             }
         });
-        let stream = Stream::default();
         self.open.lock().push(Shared {
             requests: requests.clone(),
             streams: stream.clone(),

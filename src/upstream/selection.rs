@@ -18,6 +18,8 @@ pub struct Selection {
     pub hash: Option<u64>,
     /// The server that the client was with before.
     pub sticky: Option<ServerId>,
+    /// For whom the request is. `None`: through a Unix socket.
+    pub client: Option<IpAddr>,
 }
 
 impl Selection {
@@ -35,7 +37,11 @@ impl Selection {
             Balance::Hash(HashKey::Cookie(name)) => cookie_values(&request.fields, name).next().map(xxh3_64),
             Balance::Hash(HashKey::Query(name)) => query(request, name).map(|value| xxh3_64(value.as_bytes())),
         };
-        Self { hash, sticky: None }
+        Self {
+            hash,
+            sticky: None,
+            client,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::connect::Connector;
 use super::health::ServerHealth;
 use super::http2::Http2Connections;
 use super::load::Load;
+use super::opening::Opening;
 use super::pool::Pool;
 use super::tls::UpstreamTlsConnector;
 use super::{ConnectError, Member, Upstream};
@@ -28,6 +29,7 @@ pub struct Server {
     pub(super) connector: Connector,
     pub(super) idle: Pool,
     pub(super) http2: Http2Connections,
+    pub(super) opening: Opening,
 }
 
 /// Tells servers of one upstream apart, whatever becomes of their number and order: made of the address, so that it is the same in
@@ -64,8 +66,13 @@ impl Server {
             health: before.map(|before| before.health.clone()).unwrap_or_default(),
             load: before.map(|before| before.load.clone()).unwrap_or_default(),
             connector: Connector::new(address, config, tls),
-            idle: Pool::new(config.keepalive, config.keepalive_idle),
+            idle: match config.proxy_protocol {
+                None => Pool::new(config.keepalive, config.keepalive_idle),
+                // A connection is one client's.
+                Some(_) => Pool::new(0, config.keepalive_idle),
+            },
             http2: Http2Connections::default(),
+            opening: Opening::default(),
         }
     }
 

@@ -83,7 +83,7 @@ async fn a_choice_sees_what_happened_after_the_zone_was_laid_out() {
         for key in 0..100_u64 {
             let selection = Selection {
                 hash: Some(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                sticky: None,
+                ..Selection::default()
             };
             let label = chosen(&upstream, &selection, &Tried::default()).unwrap();
             assert_ne!(label, "10.0.0.1:3000", "{balance}");

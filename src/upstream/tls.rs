@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -18,8 +18,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) use self::insecure::NoVerification;
-use crate::config::{UpstreamTls, Verify};
-use crate::tls::{Alpn, FileProblem, TlsConfigError, certificates, provider, read_pem_file, versions_from};
+use crate::config::{Certificate, UpstreamTls, Verify};
+use crate::tls::{
+    Alpn, FileProblem, TlsConfigError, certificates, private_key, provider, read_pem_file, versions_from,
+};
 
 /// Server names whose sessions are remembered. A connector has one name; rustls divides by eight, the tickets of a name.
 const REMEMBERED_SESSIONS: usize = 8;
@@ -71,7 +73,13 @@ impl UpstreamTlsConnector {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(NoVerification::new(provider))),
         };
-        let mut config = builder.with_no_client_auth();
+        let mut config = match &tls.certificate {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let (chain, key) = identity(files)?;
+                builder.with_client_auth_cert(chain, key)?
+            }
+        };
         config.alpn_protocols = highest.offer();
         config.resumption = Resumption::in_memory_sessions(REMEMBERED_SESSIONS);
         Ok(Self {
@@ -96,6 +104,15 @@ impl UpstreamTlsConnector {
             Err(_) => Err(ConnectError::Timeout),
         }
     }
+}
+
+/// What we show to servers that ask.
+fn identity(files: &Certificate) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsConfigError> {
+    let (pem, _) = read_pem_file(&files.cert).map_err(|problem| problem.in_file(&files.cert))?;
+    let chain = certificates(&pem).map_err(|problem| problem.in_file(&files.cert))?;
+    let (pem, _) = read_pem_file(&files.key).map_err(|problem| problem.in_file(&files.key))?;
+    let key = private_key(&pem).map_err(|problem| problem.in_file(&files.key))?;
+    Ok((chain, key))
 }
 
 pub(crate) fn authorities(ca: Option<&Path>) -> Result<RootCertStore, TlsConfigError> {

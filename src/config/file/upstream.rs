@@ -4,9 +4,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, IntoDeserializer};
 
-use super::TlsVersionName;
 use super::scalar::{DurationOrNever, DurationText, HashKey, Percentage, SocketText, SourceText};
 use super::shape::{List, Short, ShortOr};
+use super::{FileCertificate, TlsVersionName};
 
 /// A named pool of servers.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -26,6 +26,8 @@ pub struct FileUpstream {
     pub balance: Option<BalanceName>,
     /// What `balance: hash` looks at.
     pub hash_key: Option<HashKey>,
+    /// Tell servers the client's address by a PROXY protocol header. Connections are not shared then. Default: no header.
+    pub proxy_protocol: Option<ProxyVersionName>,
     /// Keep a client at its server.
     pub sticky: Option<FileSticky>,
     /// How long a server that comes back gets less than its share. Default: 0s.
@@ -120,6 +122,8 @@ pub struct FileUpstreamTls {
     pub verify: Option<bool>,
     /// The oldest version that servers may use. Default: tls1.2.
     pub min_version: Option<TlsVersionName>,
+    /// Shown to servers that ask for a certificate. Default: none.
+    pub certificate: Option<FileCertificate>,
 }
 
 /// How long a server may take, by step.
@@ -147,8 +151,28 @@ pub struct FileSticky {
     pub ttl: Option<DurationText>,
     /// Send the cookie over HTTPS only. Default: true.
     pub secure: Option<bool>,
+    /// Which requests from other sites bring it along. Default: lax.
+    pub same_site: Option<SameSiteName>,
+    /// Default: /.
+    pub path: Option<String>,
     /// Signs the cookie; the same on every instance. Empty: made at start.
     pub secret: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSiteName {
+    Lax,
+    Strict,
+    None,
+}
+
+/// The form of the PROXY protocol header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersionName {
+    V1,
+    V2,
 }
 
 /// Ask servers whether they are well.

@@ -128,7 +128,7 @@ fn tls(typed: &FileListenerTls, report: &mut Report, path: &KeyPath) -> Listener
     }
 }
 
-fn certificate(typed: &FileCertificate, report: &mut Report, path: &KeyPath) -> Option<Certificate> {
+pub fn certificate(typed: &FileCertificate, report: &mut Report, path: &KeyPath) -> Option<Certificate> {
     let mut file = |key: &str, typed: &Option<String>, pem| match typed {
         Some(file) => {
             check_pem(report, &path.key(key), file, pem);

@@ -3,17 +3,21 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use super::listener::certificate;
 use super::{NAME_RULE, Pem, check_pem, is_name, positive, read_limited, tls_version};
 use crate::config::address::{UpstreamUrl, host_of_authority, is_host_name};
 use crate::config::diagnostic::{KeyPath, alternatives, nearest};
 use crate::config::file::shape::ShortOr;
-use crate::config::file::{BalanceName, FileConfig, FileServer, FileUpstream};
+use crate::config::file::{
+    BalanceName, FileConfig, FileServer, FileSticky, FileUpstream, ProxyVersionName, SameSiteName,
+};
 use crate::config::report::Report;
 use crate::config::servers_file;
 use crate::config::{
-    Balance, Dns, HashKey, HostPolicy, Role, ServerAddress, ServerSource, Timeouts, TlsVersion, Upstream,
-    UpstreamServer, UpstreamTls, Verify, defaults,
+    Balance, Dns, HashKey, HostPolicy, ProxyVersion, Role, SameSite, Secret, ServerAddress, ServerSource, Sticky,
+    Timeouts, TlsVersion, Upstream, UpstreamServer, UpstreamTls, Verify, defaults,
 };
+use crate::message::is_token;
 
 /// More idle connections to one server than it has ports for.
 const MAX_KEEPALIVE: u32 = 65_535;
@@ -125,6 +129,7 @@ fn from_url(url: &UpstreamUrl) -> Upstream {
         ca: None,
         verify: Verify::Certificate,
         min_version: TlsVersion::Tls12,
+        certificate: None,
     });
     Upstream {
         tls,
@@ -165,6 +170,8 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
         tls,
         http2: typed.http2.unwrap_or(false),
         balance: balance(typed, report, path),
+        sticky: sticky(typed.sticky.as_ref(), report, &path.key("sticky")),
+        proxy_protocol: proxy_protocol(typed, report, path),
         slow_start: typed.slow_start.as_ref().map_or(Duration::ZERO, |time| time.0),
         queue: queue as usize,
         queue_timeout: queue_timeout.unwrap_or(defaults::QUEUE_TIMEOUT),
@@ -251,6 +258,63 @@ fn server(typed: &FileServer, report: &mut Report, path: &KeyPath) -> Option<Ups
             None
         }
     }
+}
+
+fn sticky(typed: Option<&FileSticky>, report: &mut Report, path: &KeyPath) -> Option<Sticky> {
+    let typed = typed?;
+    let cookie = path.key("cookie");
+    match &typed.cookie {
+        None => report.key(&cookie, "is missing", "like forebay_server"),
+        // A cookie's name is a token (RFC 6265 §4.1.1).
+        Some(name) if !is_token(name.as_bytes()) => report.value(&cookie, "must be the name of a cookie", ""),
+        Some(_) => {}
+    }
+    let ttl = typed.ttl.as_ref().map(|ttl| ttl.0);
+    positive(report, &path.key("ttl"), ttl);
+    let site_path = typed.path.as_deref().unwrap_or("/");
+    let is_path = |byte: u8| byte.is_ascii_graphic() && byte != b';';
+    if !(site_path.starts_with('/') && site_path.bytes().all(is_path)) {
+        report.value(&path.key("path"), "must be a path that begins with /", "");
+    }
+    let secure = typed.secure.unwrap_or(true);
+    if typed.same_site == Some(SameSiteName::None) && !secure {
+        report.value(
+            &path.key("same_site"),
+            "must not be none where secure is false",
+            "browsers refuse such a cookie",
+        );
+    }
+    Some(Sticky {
+        cookie: typed.cookie.clone().unwrap_or_default(),
+        ttl,
+        secure,
+        same_site: match typed.same_site {
+            None | Some(SameSiteName::Lax) => SameSite::Lax,
+            Some(SameSiteName::Strict) => SameSite::Strict,
+            Some(SameSiteName::None) => SameSite::None,
+        },
+        path: site_path.to_owned(),
+        secret: typed
+            .secret
+            .as_ref()
+            .filter(|secret| !secret.is_empty())
+            .map(Secret::new),
+    })
+}
+
+fn proxy_protocol(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Option<ProxyVersion> {
+    let version = match typed.proxy_protocol? {
+        ProxyVersionName::V1 => ProxyVersion::V1,
+        ProxyVersionName::V2 => ProxyVersion::V2,
+    };
+    if typed.http2 == Some(true) {
+        report.key(
+            &path.key("proxy_protocol"),
+            "makes no sense with http2",
+            "a connection that clients share cannot tell the address of one; use X-Forwarded-For",
+        );
+    }
+    Some(version)
 }
 
 fn balance(typed: &FileUpstream, report: &mut Report, path: &KeyPath) -> Balance {
@@ -358,6 +422,10 @@ fn tls(
         ca: typed.ca.as_ref().map(Into::into),
         verify,
         min_version: tls_version(typed.min_version),
+        certificate: typed
+            .certificate
+            .as_ref()
+            .and_then(|typed| certificate(typed, report, &path.key("certificate"))),
     })
 }
 

@@ -86,7 +86,6 @@ fn every_key_is_known() {
     assert_eq!(
         found,
         [
-            "upstreams.app.sticky",
             "upstreams.app.health_check",
             "upstreams.app.outlier",
             "upstreams.app.circuit_breaker",

@@ -421,6 +421,7 @@ fn the_route_and_upstream_have_the_last_word() {
             ca: None,
             verify: Verify::Certificate,
             min_version: TlsVersion::Tls12,
+            certificate: None,
         }),
         ..upstream()
     };

@@ -36,7 +36,7 @@ fn shares(upstream: &Arc<Upstream>, requests: u64) -> BTreeMap<String, u64> {
     for number in 0..requests {
         let selection = Selection {
             hash: Some(xxh3_64_with_seed(b"request", number)),
-            sticky: None,
+            ..Selection::default()
         };
         *shares
             .entry(chosen(upstream, &selection, &Tried::default()).unwrap())
@@ -171,7 +171,7 @@ fn a_key_keeps_its_server_while_others_come_and_go() {
     for number in 0..keys {
         let selection = Selection {
             hash: Some(xxh3_64_with_seed(b"client", number)),
-            sticky: None,
+            ..Selection::default()
         };
         let (before, after) = (
             chosen(&ten, &selection, &Tried::default()).unwrap(),
@@ -196,7 +196,7 @@ fn a_key_keeps_its_server_while_others_come_and_go() {
 fn of_key(upstream: &Arc<Upstream>, key: u64) -> String {
     let selection = Selection {
         hash: Some(xxh3_64_with_seed(b"key", key)),
-        sticky: None,
+        ..Selection::default()
     };
     chosen(upstream, &selection, &Tried::default()).unwrap()
 }
@@ -210,7 +210,7 @@ fn every_balance_tries_every_server_once() {
         for turn in 0..5 {
             let selection = Selection {
                 hash: Some(7),
-                sticky: None,
+                ..Selection::default()
             };
             let Choice::Server(member) = zone.choose(&selection, &tried, Turn(turn)) else {
                 panic!("{balance}: nobody at turn {turn}");
@@ -232,7 +232,7 @@ fn without_servers_there_is_nobody() {
         let zone = Zone::new(config.balance, Duration::ZERO, Vec::<Member>::new());
         let selection = Selection {
             hash: Some(7),
-            sticky: None,
+            ..Selection::default()
         };
         assert!(matches!(
             zone.choose(&selection, &Tried::default(), Turn(1)),

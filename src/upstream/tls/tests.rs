@@ -18,6 +18,7 @@ fn upstream(server_name: &str, ca: Option<PathBuf>) -> UpstreamTls {
         ca,
         verify: Verify::Certificate,
         min_version: TlsVersion::Tls12,
+        certificate: None,
     }
 }
 

@@ -1,13 +1,9 @@
 use super::{at_least_one, positive_text, status};
 use crate::config::diagnostic::KeyPath;
-use crate::config::file::{FileHealthCheck, FileSticky, FileUpstream};
+use crate::config::file::{FileHealthCheck, FileUpstream};
 use crate::config::report::Report;
-use crate::message::is_token;
 
 pub fn check(typed: &FileUpstream, report: &mut Report, path: &KeyPath) {
-    if let Some(sticky) = &typed.sticky {
-        check_sticky(sticky, report, &path.key("sticky"));
-    }
     if let Some(check) = &typed.health_check {
         check_health(check, report, &path.key("health_check"));
     }
@@ -23,17 +19,6 @@ pub fn check(typed: &FileUpstream, report: &mut Report, path: &KeyPath) {
         positive_text(report, &path.key("open_for"), breaker.open_for.as_ref());
     }
     check_retry(typed, report, &path.key("retry"));
-}
-
-fn check_sticky(typed: &FileSticky, report: &mut Report, path: &KeyPath) {
-    let cookie = path.key("cookie");
-    match &typed.cookie {
-        None => report.key(&cookie, "is missing", "like forebay_server"),
-        // A cookie's name is a token (RFC 6265 §4.1.1).
-        Some(name) if !is_token(name.as_bytes()) => report.value(&cookie, "must be the name of a cookie", ""),
-        Some(_) => {}
-    }
-    positive_text(report, &path.key("ttl"), typed.ttl.as_ref());
 }
 
 fn check_health(typed: &FileHealthCheck, report: &mut Report, path: &KeyPath) {
