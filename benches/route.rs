@@ -52,6 +52,7 @@ fn route(matches: Match) -> Route {
         keep_fields: Vec::new(),
         rate_limits: vec![],
         rate_limit_cost: 1,
+        in_flight: None,
     }
 }
 

@@ -43,8 +43,8 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
 pub use file::schema;
 pub use limits::{
-    AddressDetail, Enforcement, Exempt, LimitFields, LimitHits, LimitKeyPart, LimitStore, LimitUnit, RateLimit,
-    RateLimits,
+    AddressDetail, Concurrency, Enforcement, Exempt, InFlight, LimitFields, LimitHits, LimitKeyPart, LimitStore,
+    LimitUnit, PerClient, RateLimit, RateLimits,
 };
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
@@ -65,6 +65,7 @@ pub struct Config {
     /// In order of the file: the first match wins. An implied catch-all stands last.
     pub routes: Vec<Route>,
     pub rate_limits: RateLimits,
+    pub concurrency: Concurrency,
     pub cache: Cache,
     /// `None`: no metrics listener.
     pub metrics: Option<SocketAddr>,
@@ -163,6 +164,8 @@ pub struct Route {
     pub rate_limits: Vec<usize>,
     /// What a request counts for in limits of requests.
     pub rate_limit_cost: u64,
+    /// `None`: any number.
+    pub in_flight: Option<InFlight>,
 }
 
 /// All conditions must hold; an empty one holds always.

@@ -9,6 +9,7 @@ use crate::cache::memory::RouteShare;
 use crate::config::{self, Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
 use crate::limit::Limiter;
+use crate::limit::gates::Gates;
 use crate::limit::rate::{Limit, RouteLimits};
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
 use crate::route::Router;
@@ -28,6 +29,7 @@ pub struct Generation {
     /// As many as the configuration has listeners. `None`: plain HTTP.
     pub acceptors: Vec<Option<Arc<TlsAcceptor>>>,
     pub limiter: Arc<Limiter>,
+    pub gates: Gates,
     /// Counts requests that no route takes.
     pub no_route: Arc<RouteMetrics>,
     /// Whether any route does. Tags of recoded responses then have to be understood on all of them: what a client got from one, it may
@@ -145,6 +147,7 @@ impl Generation {
             upstreams,
             acceptors,
             limiter,
+            gates: Gates::new(&config, metrics, before.map(|before| (&before.config, &before.gates))),
             no_route: metrics.route(NO_ROUTE),
             sticky_cookies: config
                 .upstreams

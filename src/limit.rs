@@ -3,25 +3,32 @@
 //! A request meets the limits of its route in one place before the cache is asked ([`rate::RouteLimits::admit`]), and those that are
 //! only about the upstream before that is asked. What it cannot know before, bytes, is settled when the request is over.
 
+pub mod adaptive;
+pub mod concurrency;
 pub mod fields;
+pub mod gates;
 pub mod gcra;
 pub mod keys;
 pub mod local;
 pub mod rate;
 pub mod refused;
+pub mod shared;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use self::local::Table;
 use self::refused::{RefusedKey, TopKeys};
+use self::shared::Shared;
 
 /// What all limits of a process have in common, through all its configurations.
 #[derive(Debug)]
 pub struct Limiter {
     pub table: Table,
+    /// Set at start, where there is a Redis.
+    pub shared: OnceLock<Shared>,
     /// By the limit's name.
     refused: Mutex<BTreeMap<Arc<str>, Arc<TopKeys>>>,
 }
@@ -31,6 +38,7 @@ impl Limiter {
     pub fn new(max_keys: usize) -> Self {
         Self {
             table: Table::new(max_keys),
+            shared: OnceLock::new(),
             refused: Mutex::default(),
         }
     }

@@ -24,7 +24,7 @@ use crate::transform::negotiate::Coding;
 
 pub use histogram::Histogram;
 pub(crate) use histogram::Reading;
-pub use limit::LimitMetrics;
+pub use limit::{GateMetrics, LimitMetrics};
 pub use redis::RedisMetrics;
 pub use route::RouteMetrics;
 use series::Series;
@@ -93,6 +93,14 @@ families! {
         "Requests that wait because every server of the upstream has as many as its max_connections.";
     UPSTREAM_QUEUE_REFUSED = COUNTER "forebay_upstream_queue_refused_total" ["upstream"]
         "Requests that were refused because too many waited for a server, or none had room in time.";
+    GATE_IN_FLIGHT = GAUGE "forebay_concurrency_in_flight" ["gate"]
+        "Requests that hold a place of a concurrency limit.";
+    GATE_QUEUED = GAUGE "forebay_concurrency_queued" ["gate"]
+        "Requests that wait for a place.";
+    GATE_PLACES = GAUGE "forebay_concurrency_places" ["gate"]
+        "Places of a concurrency limit; an adaptive one changes them.";
+    GATE_REFUSED = COUNTER "forebay_concurrency_refused_total" ["gate", "reason"]
+        "Requests that got no place, by reason.";
     STREAMS_ACTIVE = GAUGE "forebay_streams_active" ["route"]
         "Event streams that are open.";
     STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
@@ -259,6 +267,16 @@ words! {
 }
 
 words! {
+    /// Why a request got no place.
+    pub enum GateReason {
+        /// As many waited as may.
+        QueueFull = "queue_full",
+        /// It waited for as long as it may.
+        Timeout = "timeout",
+    }
+}
+
+words! {
     /// How an attempt to reload the configuration ended.
     pub enum Reload {
         /// The new configuration is in force.
@@ -345,6 +363,7 @@ pub struct Metrics {
     routes: Series<RouteMetrics>,
     upstreams: Series<UpstreamMetrics>,
     limits: Series<LimitMetrics>,
+    gates: Series<GateMetrics>,
     limiter: Mutex<Option<LimiterReader>>,
     connections: Series<Gauge>,
     in_flight: Gauge,
@@ -376,6 +395,7 @@ impl Metrics {
                 routes: Series::default(),
                 upstreams: Series::default(),
                 limits: Series::default(),
+                gates: Series::default(),
                 limiter: Mutex::default(),
                 connections: Series::default(),
                 in_flight: Gauge::default(),
@@ -420,6 +440,11 @@ impl Metrics {
     /// The counters of the limit of that name. For start-up and reloads: takes a lock.
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         self.limits.of(name)
+    }
+
+    /// The counters of the gate of that name. For start-up and reloads: takes a lock.
+    pub fn gate(&self, name: &str) -> Arc<GateMetrics> {
+        self.gates.of(name)
     }
 
     /// The open connections of the listener with that address. For start-up and reloads: takes a lock. Each connection holds a

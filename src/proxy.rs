@@ -37,11 +37,13 @@ use self::recode::Recoder;
 use self::work::Work;
 use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, LimitStore};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::{CacheRules, Generation};
 use crate::io::Alarm;
+use crate::limit::rate::Stage;
+use crate::limit::shared::Shared;
 use crate::log::access::AccessLog;
 use crate::message::{Fields, Framing, Lines, RequestHead, ResponseHead};
 use crate::metrics::{CacheGauges, Metrics};
@@ -132,6 +134,13 @@ impl Proxy {
             evictions: memory.evictions(),
         });
         let limiter = generation.limiter.clone();
+        let rate_limits = &generation.config.rate_limits;
+        if let (LimitStore::Redis, Some(l2)) = (rate_limits.store, &cache.l2) {
+            // Set once: this is the first configuration of the process.
+            let _ = limiter
+                .shared
+                .set(Shared::start(l2.redis().clone(), rate_limits.max_keys));
+        }
         metrics.observe_limiter(move || limiter.table.bytes() as u64);
         Self {
             cache,
@@ -229,6 +238,16 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
+        let reached = match reached {
+            Reached::Limits(index) => {
+                let Some(decided) = Decided::again(generation, request, exchange, index) else {
+                    return Err(ProxyError::Internal.into());
+                };
+                self.ask(&decided, Stage::Arrival, exchange).await?;
+                self.reach_behind_limits(&decided, client, exchange)
+            }
+            reached => reached,
+        };
         let (index, lookup) = match reached {
             Reached::Queued => {
                 flush(client, alarm).await?;
@@ -239,6 +258,8 @@ impl Proxy {
                 self.answer(*head, body, client, exchange, alarm).await?;
                 return Ok(Plan::Answered);
             }
+            // They have been asked.
+            Reached::Limits(_) => return Err(ProxyError::Internal.into()),
             Reached::Routed(index) => (index, None),
             Reached::LookedUp(index, lookup) => (index, Some(lookup)),
         };

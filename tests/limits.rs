@@ -1,11 +1,16 @@
 //! Rates: what clients may have, what they are told of it, and who is asked.
 
+use std::time::Duration;
+
+use forebay::clock::Clock;
 use sfv::{BareItem, ListEntry, Parser};
 
 use crate::support::client::{Client, Http2Client, Response, http2_request};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 use crate::support::proxy::{Builder, Proxy, Reload, config};
+use crate::support::redis::Redis;
+use crate::support::within;
 
 /// One member of `RateLimit` or `RateLimit-Policy` (RFC 9651 §3.1), as a parser of structured fields reads it.
 fn members(response: &Response, field: &str) -> Vec<(String, Vec<(String, String)>)> {
@@ -351,4 +356,130 @@ async fn a_reload_forgets_nothing() {
     assert_eq!(client.get("/").await.status, 200);
     let told = client.get("/").await;
     assert_eq!(told.status, 429, "{}", told.raw_head);
+}
+
+/// Instances that count together in one Redis.
+async fn cluster(origin: &Origin, redis: &Redis, count: usize, limit: &str, clocks: [u64; 3]) -> Vec<Inside> {
+    let sections = format!(
+        "trusted_proxies: [127.0.0.1]
+cache: {{ redis: {{ url: \"{}\", deadline: 2s }} }}
+rate_limits: {{ store: redis, default: {limit} }}",
+        redis.url()
+    );
+    let mut instances = Vec::new();
+    for skew in clocks.into_iter().take(count) {
+        let clock = Clock::new();
+        clock.advance(Duration::from_secs(skew));
+        instances.push(Inside::with_clock(origin, &sections, &clock).await);
+    }
+    for instance in &instances {
+        instance.metric_becomes("forebay_redis_up", &[], 1.0).await;
+        within("all instances to know each other", async {
+            while instance.known_instances() != count as u32 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    instances
+}
+
+/// Sends so many requests for each key over all instances, side by side; answers how many of each key got 200.
+async fn crowd(instances: &[Inside], keys: usize, requests: usize) -> Vec<usize> {
+    let mut tasks = tokio::task::JoinSet::new();
+    const CONNECTIONS: usize = 4;
+    for (number, instance) in instances.iter().enumerate() {
+        for part in 0..CONNECTIONS {
+            let mut client = instance.client().await;
+            tasks.spawn(async move {
+                let mut admitted = vec![0; keys];
+                for request in (part..requests).step_by(CONNECTIONS) {
+                    let key = (request + number) % keys;
+                    let ip = format!("10.9.{}.{}", key / 250, key % 250);
+                    let response = client.request("GET", "/", &[("X-Forwarded-For", &ip)], b"").await;
+                    match response.status {
+                        200 => admitted[key] += 1,
+                        429 => {}
+                        other => panic!("{other}: {}", response.raw_head),
+                    }
+                }
+                admitted
+            });
+        }
+    }
+    let mut sums = vec![0; keys];
+    while let Some(admitted) = tasks.join_next().await {
+        sums.iter_mut()
+            .zip(admitted.unwrap())
+            .for_each(|(sum, more)| *sum += more);
+    }
+    sums
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_instances_let_through_what_one_would() {
+    let origin = Origin::start().await;
+    let redis = Redis::start().await;
+    // Ten thousand requests over fifty keys, of which each may have 40; what comes back in an hour is none in a test. The clocks of the
+    // instances are an hour and a day apart.
+    let limit = "{ requests: 40, per: 100d }";
+    let instances = cluster(&origin, &redis, 3, limit, [0, 3600, 86_400]).await;
+    let admitted = crowd(&instances, 50, 3334).await;
+    assert_eq!(
+        admitted,
+        vec![40; 50],
+        "exactly the burst of each key, over all instances"
+    );
+    // What is surely too much is not asked of Redis.
+    let asked = || async {
+        let text = redis.command(&["INFO", "commandstats"]).await;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"))
+            .map(str::to_owned);
+        let calls = line.and_then(|line| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok());
+        calls.unwrap_or(0)
+    };
+    let before = asked().await;
+    for _ in 0..200 {
+        let refused = instances[0]
+            .request("GET", "/", &[("X-Forwarded-For", "10.9.0.1")], b"")
+            .await;
+        assert_eq!(refused.status, 429);
+    }
+    let more = asked().await - before;
+    // Heartbeats are scripts too.
+    assert!(more < 50, "{more} scripts for 200 requests");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_each_instance_lets_its_share_through() {
+    let origin = Origin::start().await;
+    let mut redis = Redis::start().await;
+    let limit = "{ requests: 90, per: 100d }";
+    let instances = cluster(&origin, &redis, 3, limit, [0, 0, 0]).await;
+    assert_eq!(
+        crowd(&instances, 1, 10).await,
+        [30],
+        "ten of each instance, all counted together"
+    );
+    redis.kill().await;
+    for instance in &instances {
+        instance.metric_becomes("forebay_redis_up", &[], 0.0).await;
+    }
+    // 60 are left: 20 for each instance, and never more than its share of the whole.
+    let admitted = crowd(&instances, 1, 100).await;
+    assert!(
+        (48..=90).contains(&admitted[0]),
+        "{admitted:?}: neither open nor closed"
+    );
+    assert!(admitted[0] <= 63, "{admitted:?}");
+    redis.restart().await;
+    for instance in &instances {
+        instance.metric_becomes("forebay_redis_up", &[], 1.0).await;
+    }
+    // An empty Redis is told what was used meanwhile.
+    let after = crowd(&instances, 1, 100).await;
+    assert!(after[0] <= 5, "{after:?} after {admitted:?}");
+    assert_eq!(crowd(&instances, 2, 400).await[1], 90, "and counts as before");
 }

@@ -5,6 +5,7 @@ mod admin;
 mod cache;
 mod caching;
 mod compression;
+mod concurrency;
 mod configuration;
 mod deadlines;
 mod demo;

@@ -29,6 +29,9 @@ impl Config {
         if self.cache.memory.eviction != new.cache.memory.eviction {
             keys.push("cache.memory.eviction");
         }
+        if self.rate_limits.store != new.rate_limits.store {
+            keys.push("rate_limits.store");
+        }
         if self.rate_limits.max_keys != new.rate_limits.max_keys {
             keys.push("rate_limits.max_keys");
         }

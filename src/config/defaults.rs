@@ -72,6 +72,13 @@ pub const STORED_LEVELS: Levels = Levels {
     br: 11,
     zstd: 19,
 };
+/// Requests in flight, where only `concurrency` is written.
+pub const MAX_IN_FLIGHT: u32 = 1000;
+/// So many wait for a place, and so long.
+pub const IN_FLIGHT_QUEUE: u32 = 1000;
+pub const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An adaptive limit lets so many in however slow it gets.
+pub const ADAPTIVE_MIN: u32 = 10;
 
 /// Slower requests are logged at `warn`.
 pub const SLOW: Duration = Duration::from_secs(1);

@@ -21,10 +21,8 @@ const LATER: &[Later] = &[
     Later("routes.*.cache.tags", &[]),
     Later("routes.*.rate_limit.tokens", &[]),
     Later("routes.*.rate_limit.*.tokens", &[]),
-    Later("rate_limits.store", &["memory"]),
     Later("rate_limits.default.tokens", &[]),
     Later("rate_limits.default.*.tokens", &[]),
-    Later("concurrency", &[]),
     Later("tracing", &[]),
 ];
 

@@ -113,3 +113,38 @@ pub struct Exempt {
     /// Lower-case names, each with a value.
     pub headers: Vec<(String, String)>,
 }
+
+/// How many requests may be in flight at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InFlight {
+    /// At least 1.
+    pub max: usize,
+    /// So many may wait.
+    pub queue: usize,
+    pub queue_timeout: Duration,
+    /// `Some`: the latency decides how many, at least so many and at most `max`.
+    pub adaptive: Option<usize>,
+}
+
+/// The same over all, and for streams and clients.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Concurrency {
+    /// `None`: any number.
+    pub overall: Option<InFlight>,
+    /// `None`: each client may have any number.
+    pub per_client: Option<PerClient>,
+    /// Streams and WebSockets that may be open. `None`: any number.
+    pub max_streams: Option<usize>,
+    /// Of clients.
+    pub queue_timeout: Duration,
+    /// As many as there are; `None`: any number.
+    pub upstreams: Vec<Option<InFlight>>,
+}
+
+/// For each client by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PerClient {
+    pub max: usize,
+    pub queue: usize,
+    pub key: Vec<LimitKeyPart>,
+}

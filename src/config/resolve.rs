@@ -5,6 +5,7 @@
 
 mod admin;
 mod cache;
+mod concurrency;
 mod limit;
 mod listener;
 mod planned;
@@ -53,6 +54,8 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
     let mut limits = limit::Limits::new(file, report);
     let routes = route::resolve(file, report, &pools, cache.memory.size, &mut limits);
     let rate_limits = limits.finish(file, report);
+    let upstreams = pools.upstreams.iter().map(|upstream| &*upstream.name);
+    let concurrency = concurrency::resolve(file, report, upstreams);
     let log = log(file.log.as_ref(), report, &root.key("log"));
     let server = server(file.server.as_ref());
     planned::check(file, report);
@@ -62,6 +65,7 @@ pub fn resolve(file: &FileConfig, report: &mut Report) -> Config {
         upstreams: pools.upstreams,
         routes,
         rate_limits,
+        concurrency,
         cache,
         metrics,
         admin,

@@ -100,6 +100,7 @@ fn two_keys_are_enough() {
             keep_fields: vec![],
             rate_limits: vec![],
             rate_limit_cost: 1,
+            in_flight: None,
         }],
         rate_limits: RateLimits {
             store: LimitStore::Memory,
@@ -107,6 +108,10 @@ fn two_keys_are_enough() {
             max_keys: 1_000_000,
             fields: LimitFields::Standard,
             addresses: AddressDetail::Whole,
+        },
+        concurrency: Concurrency {
+            upstreams: vec![None],
+            ..Concurrency::default()
         },
         cache: Cache {
             heuristic_max: seconds(60),
@@ -323,6 +328,7 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
         keep_fields: vec!["x-forwarded-prefix".into()],
         rate_limits: vec![],
         rate_limit_cost: 1,
+        in_flight: None,
     };
     assert_eq!(*users, expected);
     assert_eq!(

@@ -77,6 +77,17 @@ pub enum Admission {
     },
 }
 
+/// What Redis says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply {
+    /// 1: the units were there; 0: they were not; -1: the key is blocked.
+    pub admission: i64,
+    /// Nanoseconds until everything is back.
+    pub back_in: u64,
+    /// Nanoseconds.
+    pub blocked_for: u64,
+}
+
 /// Why units were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -174,6 +185,44 @@ impl Gcra {
     /// Gives units back that were taken before and not used.
     pub fn give_back(&self, state: State, now: u64, units: u64) -> State {
         self.shift(state, now, |base| base.saturating_sub(self.cost(units)).max(now))
+    }
+
+    /// What is known of a key after this was said of it, asked at `now` or later: it is at least so far ahead.
+    pub fn told(&self, reply: Reply, now: u64) -> State {
+        match reply.blocked_for {
+            0 => State::back_at(now.saturating_add(reply.back_in)),
+            blocked_for => {
+                let until = now.saturating_add(blocked_for);
+                let forgettable = until.saturating_add(self.tolerance.saturating_sub(self.block_for));
+                State(forgettable.min(HORIZON) | BLOCKED)
+            }
+        }
+    }
+
+    /// What was said of a key, as [`Gcra::take`] would say it.
+    pub fn verdict(&self, reply: Reply, units: u64) -> Verdict {
+        let left = self.units(self.tolerance.saturating_sub(reply.back_in));
+        let back_in = Duration::from_nanos(reply.back_in);
+        if reply.admission == 1 {
+            return Verdict {
+                admission: Admission::Admitted,
+                remaining: left,
+                reset: back_in,
+            };
+        }
+        let needed = self.cost(units).min(self.tolerance).saturating_add(reply.back_in);
+        let wait = needed.saturating_sub(self.tolerance).max(reply.blocked_for);
+        Verdict {
+            admission: Admission::Refused {
+                why: match reply.admission {
+                    0 => Refused::Excess,
+                    _ => Refused::Blocked,
+                },
+                retry_after: Duration::from_nanos(wait),
+            },
+            remaining: if reply.blocked_for == 0 { left } else { 0 },
+            reset: back_in.max(Duration::from_nanos(wait)),
+        }
     }
 
     fn shift(&self, state: State, now: u64, to: impl FnOnce(u64) -> u64) -> State {

@@ -11,7 +11,8 @@ use super::gcra::{Admission, Gcra, Refused, Verdict};
 use super::keys::{Key, Subject};
 use super::local::KeyHash;
 use super::refused::TopKeys;
-use crate::config::{self, AddressDetail, Enforcement, LimitFields, LimitHits, LimitUnit};
+use super::shared::{Question, Shared, SharedKey};
+use crate::config::{self, AddressDetail, Enforcement, LimitFields, LimitHits, LimitStore, LimitUnit};
 use crate::message::Lines;
 use crate::metrics::{LimitMetrics, LimitReason};
 use crate::route::contains;
@@ -33,6 +34,7 @@ pub struct Limit {
 pub struct RouteLimits {
     limits: ArrayVec<Arc<Limit>, MAX_LIMITS>,
     cost: u64,
+    store: LimitStore,
     fields: LimitFields,
     addresses: AddressDetail,
     /// The value of `RateLimit-Policy`.
@@ -55,8 +57,18 @@ pub struct TooMany {
     /// Names of the limits that it is too much for.
     pub limits: Vec<Arc<str>>,
     pub retry_after: Duration,
-    pub why: LimitReason,
 }
+
+/// What came of asking limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    In,
+    /// Nothing speaks against it here; [`RouteLimits::ask`] decides.
+    Ask,
+}
+
+/// Limits by index, with the keys that they were asked for, and units.
+type Asked = ArrayVec<(usize, KeyHash, u64, Verdict), MAX_LIMITS>;
 
 /// What the limits have said to one request so far, and what they are still to be told of it.
 #[derive(Debug)]
@@ -64,7 +76,7 @@ pub struct Standing {
     limits: Arc<RouteLimits>,
     told: ArrayVec<Told, MAX_LIMITS>,
     owed: ArrayVec<Owed, MAX_LIMITS>,
-    /// Its second stage is over: a request that asks the upstream twice is one request.
+    /// Its second stage is over.
     is_forwarded: bool,
     /// When the first of them was asked.
     at: u64,
@@ -82,10 +94,12 @@ pub struct Told {
 }
 
 /// A limit that is told at the end what the request has used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Owed {
     limit: usize,
     key: KeyHash,
+    /// In Redis, where that counts.
+    name: Option<SharedKey>,
     /// Units taken in advance.
     taken: u64,
 }
@@ -105,6 +119,15 @@ impl Limit {
             LimitHits::Counted => stage == Stage::Arrival,
             LimitHits::Free => stage == Stage::Forward,
         }
+    }
+
+    fn refuses(&self, verdict: &Verdict) -> bool {
+        self.config.enforcement == Enforcement::Refuse && verdict.admission != Admission::Admitted
+    }
+
+    /// Whether what was said last is enough to refuse: tokens may have been given back since.
+    fn is_surely(&self, verdict: &Verdict) -> bool {
+        self.refuses(verdict) && !matches!(self.config.unit, LimitUnit::Tokens { .. })
     }
 
     fn exempts(&self, subject: &Subject<'_>) -> bool {
@@ -156,6 +179,7 @@ impl RouteLimits {
             policy: fields::policy(told.map(|limit| &limit.config)),
             limits,
             cost: route.rate_limit_cost,
+            store: config.store,
             fields: config.fields,
             addresses: config.addresses,
             limiter: limiter.clone(),
@@ -179,108 +203,205 @@ impl RouteLimits {
         subject: Subject<'_>,
         now: u64,
         standing: &mut Option<Box<Standing>>,
+    ) -> Result<Admitted, TooMany> {
+        let mut asked = Asked::new();
+        if is_done(stage, standing) {
+            return Ok(Admitted::In);
+        }
+        let table = &self.limiter.table;
+        if self.shared().is_some() {
+            // What Redis has said last is enough to refuse, and not enough to let in.
+            for (index, limit, units) in self.at(stage, &subject) {
+                let key = table.hash(&limit.key(subject));
+                let verdict = limit.gcra.peek(table.read(key, now), now, units);
+                if limit.is_surely(&verdict) {
+                    asked.push((index, key, units, verdict));
+                }
+            }
+            return match asked.is_empty() {
+                true => Ok(Admitted::Ask),
+                false => Err(self.refuse(&asked, subject, now, standing)),
+            };
+        }
+        let mut refused = false;
+        for (index, limit, units) in self.at(stage, &subject) {
+            let key = table.hash(&limit.key(subject));
+            let verdict = match refused {
+                false => table.update(key, now, |state| limit.gcra.take(state, now, units)),
+                true => limit.gcra.peek(table.read(key, now), now, units),
+            };
+            asked.push((index, key, units, verdict));
+            if !refused && limit.refuses(&verdict) {
+                refused = true;
+                for (index, key, units, verdict) in &asked {
+                    if verdict.admission == Admission::Admitted {
+                        self.shift(*index, *key, now, |gcra, state| gcra.give_back(state, now, *units));
+                    }
+                }
+            }
+        }
+        self.conclude(stage, asked, subject, now, standing)
+    }
+
+    /// As [`RouteLimits::admit`], where that has not been enough: asks the store that instances share, or while that is away takes
+    /// this instance's share.
+    ///
+    /// # Errors
+    /// It is too much.
+    pub async fn ask(
+        self: &Arc<Self>,
+        stage: Stage,
+        subject: Subject<'_>,
+        now: u64,
+        standing: &mut Option<Box<Standing>>,
     ) -> Result<(), TooMany> {
-        if stage == Stage::Forward
-            && standing
-                .as_mut()
-                .is_some_and(|standing| std::mem::replace(&mut standing.is_forwarded, true))
-        {
+        let Some(shared) = self.shared() else {
+            return self.admit(stage, subject, now, standing).map(|_| ());
+        };
+        let mut questions: ArrayVec<Question<'_>, MAX_LIMITS> = ArrayVec::new();
+        let mut indices: ArrayVec<usize, MAX_LIMITS> = ArrayVec::new();
+        for (index, limit, units) in self.at(stage, &subject) {
+            let key = limit.key(subject);
+            indices.push(index);
+            questions.push(Question {
+                gcra: &limit.gcra,
+                key: self.limiter.table.hash(&key),
+                name: shared.key(&key),
+                units,
+                refuses: limit.config.enforcement == Enforcement::Refuse,
+            });
+        }
+        if questions.is_empty() {
             return Ok(());
         }
-        let mut taken: ArrayVec<(usize, KeyHash, u64, Verdict), MAX_LIMITS> = ArrayVec::new();
-        let mut result = Ok(());
-        for (index, limit) in self.limits.iter().enumerate() {
+        let verdicts = match shared.is_available() {
+            true => shared.take(&questions, &self.limiter.table, now).await.ok(),
+            false => None,
+        };
+        let verdicts = match verdicts {
+            Some(verdicts) => verdicts,
+            None => self.take_shares(shared, &questions, now),
+        };
+        let asked = indices.iter().zip(&questions).zip(verdicts);
+        let asked: Asked = asked
+            .map(|((index, question), verdict)| (*index, question.key, question.units, verdict))
+            .collect();
+        self.conclude(stage, asked, subject, now, standing).map(|_| ())
+    }
+
+    fn take_shares(&self, shared: &Shared, questions: &[Question<'_>], now: u64) -> Vec<Verdict> {
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(questions.len());
+        for question in questions {
+            let verdict = shared.take_share(question, &self.limiter.table, now);
+            let refused = question.refuses && verdict.admission != Admission::Admitted;
+            if refused {
+                for (question, verdict) in questions.iter().zip(&verdicts) {
+                    if verdict.admission == Admission::Admitted {
+                        shared.give_share_back(question, now);
+                    }
+                }
+            }
+            verdicts.push(verdict);
+            if refused {
+                break;
+            }
+        }
+        verdicts
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        match self.store {
+            LimitStore::Memory => None,
+            LimitStore::Redis => self.limiter.shared.get(),
+        }
+    }
+
+    /// The limits that are looked at now, and what the request costs of each.
+    fn at<'s>(&'s self, stage: Stage, subject: &Subject<'_>) -> impl Iterator<Item = (usize, &'s Arc<Limit>, u64)> {
+        let limits = self.limits.iter().enumerate();
+        limits.filter_map(move |(index, limit)| {
             let units = limit.units(self.cost);
-            if units == 0 || !limit.is_at(stage) || limit.exempts(&subject) {
-                continue;
-            }
-            let key = self.limiter.table.hash(&limit.key(subject));
-            let verdict = self
-                .limiter
-                .table
-                .update(key, now, |state| limit.gcra.take(state, now, units));
-            match (verdict.admission, limit.config.enforcement) {
-                (Admission::Admitted, _) => taken.push((index, key, units, verdict)),
-                (Admission::Refused { .. }, Enforcement::DryRun) => {
-                    self.standing(standing, now).marked = Some((limit.config.name.clone(), LimitReason::DryRun));
-                    limit.metrics.refused(LimitReason::DryRun);
-                }
-                (Admission::Refused { why, retry_after }, Enforcement::Refuse) => {
-                    limit
-                        .refused
-                        .count(key.value(), || limit.key(subject).label(self.addresses));
-                    let too_many = TooMany {
-                        limits: vec![limit.config.name.clone()],
-                        retry_after,
-                        why: why.into(),
-                    };
-                    result = Err(self.refuse(index, too_many, verdict, stage, subject, now, standing));
-                    break;
-                }
+            let counts = units > 0 && limit.is_at(stage) && !limit.exempts(subject);
+            counts.then_some((index, limit, units))
+        })
+    }
+
+    /// Lets a request in or not, after all limits have been asked.
+    fn conclude(
+        self: &Arc<Self>,
+        stage: Stage,
+        asked: Asked,
+        subject: Subject<'_>,
+        now: u64,
+        standing: &mut Option<Box<Standing>>,
+    ) -> Result<Admitted, TooMany> {
+        let mut refused = false;
+        for (index, _, _, verdict) in &asked {
+            let Some(limit) = self.limits.get(*index) else { continue };
+            refused |= limit.refuses(verdict);
+            if verdict.admission != Admission::Admitted && limit.config.enforcement == Enforcement::DryRun {
+                self.standing(standing, now).marked = Some((limit.config.name.clone(), LimitReason::DryRun));
+                limit.metrics.refused(LimitReason::DryRun);
             }
         }
-        if result.is_err() {
-            for (index, key, units, _) in taken {
-                self.shift(index, key, now, |gcra, state| gcra.give_back(state, now, units));
-            }
-            return result;
+        if refused {
+            return Err(self.refuse(&asked, subject, now, standing));
         }
-        if taken.is_empty() {
-            return Ok(());
+        if asked.is_empty() {
+            return Ok(Admitted::In);
         }
         let standing = self.standing(standing, now);
         standing.is_forwarded = stage == Stage::Forward;
-        for (index, key, taken, verdict) in taken {
+        for (index, key, taken, verdict) in asked {
             let Some(limit) = self.limits.get(index) else { continue };
+            if verdict.admission != Admission::Admitted {
+                continue;
+            }
             if limit.config.enforcement == Enforcement::Refuse {
                 standing.tell(index, verdict);
             }
             if limit.config.unit != LimitUnit::Requests {
+                let name = self.shared().map(|shared| shared.key(&limit.key(subject)));
                 let _ = standing.owed.try_push(Owed {
                     limit: index,
                     key,
+                    name,
                     taken,
                 });
             }
         }
-        Ok(())
+        Ok(Admitted::In)
     }
 
-    /// Looks at the limits behind the one that refused, so that the client is told of all that it has to wait for.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the request, the limit, and what is known of them"
-    )]
+    /// Counts a refusal and says what the client is told: of all limits that it has to wait for.
     fn refuse(
         self: &Arc<Self>,
-        refused: usize,
-        mut too_many: TooMany,
-        verdict: Verdict,
-        stage: Stage,
+        asked: &Asked,
         subject: Subject<'_>,
         now: u64,
         standing: &mut Option<Box<Standing>>,
     ) -> TooMany {
         let standing = self.standing(standing, now);
-        standing.tell(refused, verdict);
-        for (index, limit) in self.limits.iter().enumerate().skip(refused + 1) {
-            let units = limit.units(self.cost);
-            let holds =
-                limit.config.enforcement == Enforcement::Refuse && limit.is_at(stage) && !limit.exempts(&subject);
-            if units == 0 || !holds {
+        let mut too_many = TooMany {
+            limits: Vec::with_capacity(1),
+            retry_after: Duration::ZERO,
+        };
+        for (index, key, _, verdict) in asked {
+            let Some(limit) = self.limits.get(*index) else { continue };
+            let (Admission::Refused { why, retry_after }, true) = (verdict.admission, limit.refuses(verdict)) else {
                 continue;
+            };
+            if too_many.limits.is_empty() {
+                let why = why.into();
+                limit
+                    .refused
+                    .count(key.value(), || limit.key(subject).label(self.addresses));
+                limit.metrics.refused(why);
+                standing.marked = Some((limit.config.name.clone(), why));
             }
-            let key = self.limiter.table.hash(&limit.key(subject));
-            let verdict = limit.gcra.peek(self.limiter.table.read(key, now), now, units);
-            if let Admission::Refused { retry_after, .. } = verdict.admission {
-                too_many.limits.push(limit.config.name.clone());
-                too_many.retry_after = too_many.retry_after.max(retry_after);
-                standing.tell(index, verdict);
-            }
-        }
-        if let Some(limit) = self.limits.get(refused) {
-            limit.metrics.refused(too_many.why);
-            standing.marked = Some((limit.config.name.clone(), too_many.why));
+            too_many.limits.push(limit.config.name.clone());
+            too_many.retry_after = too_many.retry_after.max(retry_after);
+            standing.tell(*index, *verdict);
         }
         too_many
     }
@@ -351,6 +472,12 @@ impl Standing {
                 Some(LimitUnit::Bytes) => response_bytes,
                 _ => owed.taken,
             };
+            if let (Some(shared), Some(name)) = (self.limits.shared(), &owed.name)
+                && let Some(limit) = self.limits.get(owed.limit)
+            {
+                let cost = |units| i64::try_from(limit.gcra.cost(units)).unwrap_or(i64::MAX);
+                shared.charge(name.clone(), cost(used).saturating_sub(cost(owed.taken)));
+            }
             self.limits
                 .shift(owed.limit, owed.key, now, |gcra, state| match used > owed.taken {
                     true => gcra.charge(state, now, used - owed.taken),
@@ -367,6 +494,11 @@ impl From<Refused> for LimitReason {
             Refused::Blocked => Self::Blocked,
         }
     }
+}
+
+/// Whether the stage is over: a request that asks the upstream twice is one request.
+fn is_done(stage: Stage, standing: &Option<Box<Standing>>) -> bool {
+    stage == Stage::Forward && standing.as_ref().is_some_and(|standing| standing.is_forwarded)
 }
 
 /// In a time that does not tell how much of it was right: the value may be a secret.

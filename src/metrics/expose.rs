@@ -7,7 +7,8 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
 use super::{
-    BytesFrom, CacheResult, Compressed, Family, L1, LimitReason, Metrics, Outcome, RedisFault, RedisOperation, Reload,
+    BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LimitReason, Metrics, Outcome, RedisFault,
+    RedisOperation, Reload,
 };
 use crate::transform::negotiate::Coding;
 
@@ -116,7 +117,18 @@ fn collect_limits(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     if let Some(read) = &*metrics.limiter.lock().unwrap_or_else(PoisonError::into_inner) {
         bytes.gauge(&[], read());
     }
-    families.extend([limited, bytes].map(MetricFamily::from));
+    let mut gauges = [Family::GATE_IN_FLIGHT, Family::GATE_QUEUED, Family::GATE_PLACES].map(Samples::of);
+    let mut refused = Samples::of(Family::GATE_REFUSED);
+    for (name, gate) in metrics.gates.all() {
+        for (samples, value) in gauges.iter_mut().zip(gate.gauges()) {
+            samples.gauge(&[&name], value);
+        }
+        for (reason, count) in GateReason::ALL.iter().zip(gate.all_refused()) {
+            refused.counter(&[&name, reason.as_str()], count);
+        }
+    }
+    families.extend([limited, bytes, refused].map(MetricFamily::from));
+    families.extend(gauges.map(MetricFamily::from));
 }
 
 fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

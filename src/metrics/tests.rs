@@ -27,6 +27,7 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
     });
     metrics.limit("default").refused(LimitReason::Excess);
     metrics.observe_limiter(|| 1024);
+    metrics.gate("all").refused(GateReason::Timeout);
     let redis = metrics.redis();
     redis.duration(RedisOperation::Get, Duration::from_millis(1));
     redis.fault(RedisOperation::Get, RedisFault::Timeout);
@@ -76,6 +77,10 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_cache_requests_total counter route,result",
         "forebay_cache_stored_responses gauge tier",
         "forebay_compressions_total counter coding,result",
+        "forebay_concurrency_in_flight gauge gate",
+        "forebay_concurrency_places gauge gate",
+        "forebay_concurrency_queued gauge gate",
+        "forebay_concurrency_refused_total counter gate,reason",
         "forebay_config_reloads_total counter result",
         "forebay_connections gauge listener",
         "forebay_http_request_duration_seconds histogram route",

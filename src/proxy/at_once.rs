@@ -16,7 +16,7 @@ use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::Generation;
-use crate::limit::rate::Stage;
+use crate::limit::rate::{Admitted, Stage};
 use crate::message::{RequestHead, ResponseHead};
 use crate::metrics::CacheResult;
 use crate::respond::error::{ProxyError, redirect_to_https};
@@ -42,6 +42,8 @@ pub(super) enum Reached {
     Failed(Failure),
     /// It is answered with this, made here.
     Own(Box<ResponseHead>, Bytes),
+    /// Index of its route, whose limits others count too.
+    Limits(usize),
     /// Index of its route, which does not cache.
     Routed(usize),
     /// Index of its route, and what came of asking the cache.
@@ -106,21 +108,34 @@ impl Proxy {
             Ok(decided) => decided,
             Err(reached) => return reached,
         };
-        if let Err(error) = self.admit(&decided, Stage::Arrival, exchange) {
-            self.queue_refusal(error, request, client, exchange);
-            return Reached::Queued;
+        match self.admit(&decided, Stage::Arrival, exchange) {
+            Ok(Admitted::In) => self.reach_behind_limits(&decided, client, exchange),
+            Ok(Admitted::Ask) => Reached::Limits(decided.index),
+            Err(error) => {
+                self.queue_refusal(&error, request, client, exchange);
+                Reached::Queued
+            }
         }
+    }
+
+    /// What comes of a request that its limits let in.
+    pub(super) fn reach_behind_limits(
+        &self,
+        decided: &Decided<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+    ) -> Reached {
         let Some(rules) = decided.cache_rules() else {
             return Reached::Routed(decided.index);
         };
-        let lookup = self.look_up(request, rules, exchange.client.trust, exchange.time.into());
+        let lookup = self.look_up(decided.request, rules, exchange.client.trust, exchange.time.into());
         if let Lookup::Found(key, _) = &lookup {
-            self.cache.hottest.asked(key, request);
+            self.cache.hottest.asked(key, decided.request);
         }
         if let Lookup::Found(key, found) = &lookup
             && let (Reuse::Fresh(served), Some(stored)) = (found.decision, &found.stored)
         {
-            let chosen = self.chosen(&decided, key, stored);
+            let chosen = self.chosen(decided, key, stored);
             let stored = match &chosen {
                 Chosen::AsItCame => stored,
                 Chosen::Form(form) => form,
@@ -128,7 +143,7 @@ impl Proxy {
             };
             exchange.cache = Some(CacheResult::HitL1);
             let status = hit(&served, "l1");
-            self.queue_stored(&decided, stored, served, &status, client, exchange);
+            self.queue_stored(decided, stored, served, &status, client, exchange);
             return Reached::Queued;
         }
         Reached::LookedUp(decided.index, lookup)

@@ -23,6 +23,7 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
+use crate::limit::concurrency::Permits;
 use crate::message::{BodyEvent, Framing, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::cache_status::{self, CacheStatus, Storing};
@@ -50,6 +51,7 @@ impl Proxy {
             origin,
             relay,
             mut head,
+            permits,
         } = response;
         let Accepted { meta, mut fields } = accepted;
         fields.shrink();
@@ -79,6 +81,7 @@ impl Proxy {
             keeping: Keeping::of(rules),
             duty: fetch.duty,
             compression: rules.compression.clone(),
+            _permits: permits,
         };
         let between_bytes = relay.limits.between_bytes;
         match head.framing {
@@ -159,6 +162,7 @@ struct Fill {
     keeping: Keeping,
     duty: Option<FetchDuty>,
     compression: Option<Arc<Compression>>,
+    _permits: Permits,
 }
 
 impl Fill {

@@ -1,40 +1,121 @@
 //! Requests meet the limits of their route.
 
-use super::{Decided, Proxy};
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Kind};
+use crate::generation::Generation;
+use crate::limit::concurrency::{Full, Permits};
 use crate::limit::keys::Subject;
-use crate::limit::rate::Stage;
+use crate::limit::rate::{Admitted, Stage, TooMany};
 use crate::message::{Framing, RequestHead};
 use crate::respond::error::ProxyError;
 
 impl Proxy {
-    /// Whether the request's limits let it in, as far as they are looked at now. Costs nothing where there are none.
-    pub(super) fn admit(&self, decided: &Decided<'_>, stage: Stage, exchange: &mut Exchange) -> Result<(), ProxyError> {
+    /// Whether the request's limits let it in, as far as can be told without waiting. Costs nothing where there are none.
+    pub(super) fn admit(
+        &self,
+        decided: &Decided<'_>,
+        stage: Stage,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, ProxyError> {
+        let route = decided.generation.routes.get(decided.index);
+        let Some(limits) = route.and_then(|route| route.limits.as_ref()) else {
+            return Ok(Admitted::In);
+        };
+        let (subject, now) = (subject(decided, exchange), self.clock.uptime());
+        limits
+            .admit(stage, subject, now, &mut exchange.standing)
+            .map_err(refused)
+    }
+
+    /// Asks the store that instances share, after [`Proxy::admit`] has said so.
+    pub(super) async fn ask(
+        &self,
+        decided: &Decided<'_>,
+        stage: Stage,
+        exchange: &mut Exchange,
+    ) -> Result<(), ProxyError> {
         let route = decided.generation.routes.get(decided.index);
         let Some(limits) = route.and_then(|route| route.limits.as_ref()) else {
             return Ok(());
         };
-        let subject = Subject {
-            request: decided.request,
-            client: exchange.client.ip,
-            route: &decided.route.name,
-        };
-        limits
-            .admit(stage, subject, self.clock.uptime(), &mut exchange.standing)
-            .map_err(|too_many| ProxyError::RateLimited(Box::new(too_many)))
+        let (subject, now) = (subject(decided, exchange), self.clock.uptime());
+        let answer = limits.ask(stage, subject, now, &mut exchange.standing).await;
+        answer.map_err(refused)
+    }
+
+    /// Both, before the upstream is asked.
+    pub(super) async fn admit_forward(&self, decided: &Decided<'_>, exchange: &mut Exchange) -> Result<(), ProxyError> {
+        match self.admit(decided, Stage::Forward, exchange)? {
+            Admitted::In => Ok(()),
+            Admitted::Ask => self.ask(decided, Stage::Forward, exchange).await,
+        }
+    }
+
+    /// Waits for a place in all gates that the request has to pass, the narrowest first, unless the client leaves. What is fetched behind
+    /// a response waits for nobody's place.
+    pub(super) async fn enter(
+        &self,
+        decided: &Decided<'_>,
+        client: &mut Client,
+        exchange: &Exchange,
+    ) -> Result<Permits, Failure> {
+        let gates = &decided.generation.gates;
+        let mut permits = Permits::default();
+        if !gates.any {
+            return Ok(permits);
+        }
+        if decided.request.upgrade || decided.route.stream.is_some() {
+            self.enter_stream(decided.generation, &mut permits)?;
+            return Ok(permits);
+        }
+        let clients = gates.clients.as_ref().filter(|_| exchange.kind != Kind::Behind);
+        let own = clients.map(|clients| clients.of(subject(decided, exchange)));
+        let route = gates.routes.get(decided.index).and_then(Option::as_ref);
+        let upstream = gates.upstreams.get(decided.route.upstream).and_then(Option::as_ref);
+        let all = [own.as_ref(), route, upstream, gates.overall.as_ref()];
+        for gate in all.into_iter().flatten() {
+            let entered = match exchange.kind {
+                Kind::Behind => gate.try_enter(),
+                Kind::Short | Kind::Stream => {
+                    let mut entering = gate.enter(Instant::now() + gate.queue_timeout());
+                    poll_fn(|cx| match Pin::new(&mut entering).poll(cx) {
+                        Poll::Ready(entered) => Poll::Ready(Ok(entered)),
+                        Poll::Pending => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
+                    })
+                    .await?
+                }
+            };
+            permits.push(entered.map_err(overloaded)?);
+        }
+        Ok(permits)
+    }
+
+    /// A response has turned out to be a stream: it is counted with those, and gives its other places back.
+    pub(super) fn enter_stream(&self, generation: &Generation, permits: &mut Permits) -> Result<(), Failure> {
+        permits.release();
+        if let Some(streams) = &generation.gates.streams {
+            permits.push(streams.try_enter().map_err(overloaded)?);
+        }
+        Ok(())
     }
 
     /// Queues the answer to a request that is too much: no task, no timer, no upstream.
     pub(super) fn queue_refusal(
         &self,
-        error: ProxyError,
+        error: &ProxyError,
         request: &RequestHead,
         client: &mut Client,
         exchange: &mut Exchange,
     ) {
         exchange.error = Some(error.reason());
-        let (head, body) = self.render(&error, &request.fields, exchange);
+        let (head, body) = self.render(error, &request.fields, exchange);
         exchange.status = head.status;
         let has_body = head.framing != Framing::None;
         client.respond(head);
@@ -44,4 +125,23 @@ impl Proxy {
         }
         client.finish(None);
     }
+}
+
+fn subject<'a>(decided: &Decided<'a>, exchange: &Exchange) -> Subject<'a> {
+    Subject {
+        request: decided.request,
+        client: exchange.client.ip,
+        route: &decided.route.name,
+    }
+}
+
+fn overloaded(full: Full) -> Failure {
+    let error = ProxyError::Overloaded {
+        retry_after: Some(full.retry_after),
+    };
+    error.into()
+}
+
+fn refused(too_many: TooMany) -> ProxyError {
+    ProxyError::RateLimited(Box::new(too_many))
 }

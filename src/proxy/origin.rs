@@ -14,7 +14,7 @@ use super::{Decided, Failure, Proxy, WRITE_PROGRESS};
 use crate::edge::client::Client;
 use crate::exchange::{Exchange, Kind};
 use crate::io::Alarm;
-use crate::limit::rate::Stage;
+use crate::limit::concurrency::Permits;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
@@ -35,6 +35,8 @@ pub(crate) struct Response {
     pub relay: Relay,
     /// Without what belongs to the origin's connection.
     pub head: ResponseHead,
+    /// Held as long as the origin is busy with it.
+    pub permits: Permits,
 }
 
 /// What came of a request.
@@ -62,7 +64,7 @@ impl Proxy {
             return Err(ProxyError::BodyTooLarge.into());
         }
         if exchange.kind != Kind::Behind {
-            self.admit(decided, Stage::Forward, exchange)?;
+            self.admit_forward(decided, exchange).await?;
         }
         let Some(upstream) = decided.generation.upstreams.get(route.upstream) else {
             return Err(ProxyError::NoServer.into());
@@ -79,6 +81,7 @@ impl Proxy {
         if decided.generation.compresses {
             restore_conditions(&mut forwarded.fields, Accepted::of(&request.fields));
         }
+        let mut permits = self.enter(decided, client, exchange).await?;
         conditions(&mut forwarded.fields);
         let replayable = request.method.is_idempotent() && client.body_is_read();
         let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
@@ -113,12 +116,18 @@ impl Proxy {
                         status: head.status,
                         latency: began.elapsed(),
                     });
+                    permits.measure();
                     clean_response(&mut head, &self.http_date());
                     let server = origin.server().id;
                     exchange.set_cookie = sticky
                         .filter(|sticky| exchange.kind != Kind::Behind && sticky.is_due(token, server, now))
                         .map(|sticky| sticky.set_cookie(server, now));
-                    return Ok(Sent::Response(Box::new(Response { origin, relay, head })));
+                    return Ok(Sent::Response(Box::new(Response {
+                        origin,
+                        relay,
+                        head,
+                        permits,
+                    })));
                 }
                 Err(error) => error,
             };

@@ -78,9 +78,18 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), (Outcome, Failure)> {
-        let Response { origin, relay, head } = response;
+        let Response {
+            origin,
+            relay,
+            head,
+            permits,
+        } = response;
         let mut head = std::mem::replace(head, empty_head());
         let is_stream = decided.route.stream.is_some() || head.fields.get("content-type").is_some_and(is_event_stream);
+        if is_stream && decided.route.stream.is_none() {
+            self.enter_stream(decided.generation, permits)
+                .map_err(|failure| (Outcome::Ok, failure))?;
+        }
         let metrics = exchange.route().map(|route| route.metrics.clone());
         let mut counted = None;
         let delivery = match is_stream {
@@ -143,7 +152,9 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), (Outcome, Failure)> {
-        let Response { origin, relay, head } = response;
+        let Response {
+            origin, relay, head, ..
+        } = response;
         let mut head = std::mem::replace(head, empty_head());
         // Only HTTP/1.1 has upgrades.
         let Client::Http1(http1) = &mut *client else {

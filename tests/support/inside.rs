@@ -122,6 +122,12 @@ impl Inside {
             .await;
     }
 
+    /// Instances that count limits in the same Redis, as far as this one knows.
+    pub fn known_instances(&self) -> u32 {
+        let generation = self.server.proxy().generation();
+        generation.limiter.shared.get().map_or(0, |shared| shared.instances())
+    }
+
     /// The keys that each limit refuses most.
     pub fn most_refused(&self) -> Vec<(Arc<str>, Vec<RefusedKey>)> {
         self.server.proxy().generation().limiter.most_refused(10)

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::limit::FileLimits;
+use super::limit::{FileInFlight, FileLimits};
 use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, SizeOrUnlimited, SizeText, Text};
 use super::shape::{List, Map, OneOrMany, Switch};
 
@@ -85,6 +85,8 @@ policies! {
     rate_limit: FileLimits,
     /// What a request counts for in limits of requests; 0 for nothing. Default: 1.
     rate_limit_cost: u32,
+    /// How many requests of the route may be in flight at once. Default: any number.
+    concurrency: FileInFlight,
 }
 
 /// Conditions on a request; all must hold.

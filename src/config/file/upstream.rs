@@ -4,6 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, IntoDeserializer};
 
+use super::limit::FileInFlight;
 use super::scalar::{DurationOrNever, DurationText, HashKey, Percentage, SocketText, SourceText};
 use super::shape::{List, Short, ShortOr};
 use super::{FileCertificate, TlsVersionName};
@@ -44,6 +45,8 @@ pub struct FileUpstream {
     pub keepalive: Option<u32>,
     /// How long a connection may be idle; shorter than the app's own limit. Default: 4s.
     pub keepalive_idle: Option<DurationText>,
+    /// How many requests to all its servers may be in flight at once. Default: any number.
+    pub concurrency: Option<FileInFlight>,
     /// How long a server may take.
     pub timeouts: Option<FileTimeouts>,
     /// Ask servers whether they are well. Default: they are not asked.

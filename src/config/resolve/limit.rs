@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::concurrency::Common;
 use super::{NAME_RULE, is_name, positive};
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::scalar::{LimitKey, SizeText};
@@ -28,6 +29,7 @@ pub struct Limits {
     /// Of the names that were given, and those that were made.
     names: HashSet<Arc<str>>,
     exempt: Exempt,
+    pub common: Common,
     /// Of routes that say nothing.
     pub default: Vec<usize>,
 }
@@ -40,6 +42,7 @@ impl Limits {
             limits: Vec::new(),
             names: given_names(file),
             exempt: Exempt::default(),
+            common: Common::of(file),
             default: Vec::new(),
         };
         let Some(typed) = &file.rate_limits else {

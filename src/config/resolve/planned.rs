@@ -20,7 +20,6 @@ pub fn check(file: &FileConfig, report: &mut Report) {
     if let Some(typed) = &file.cache {
         cache::check(typed, report, &root.key("cache"));
     }
-    concurrency(file, report, &root.key("concurrency"));
     if let Some(tracing) = &file.tracing {
         let path = root.key("tracing").key("otlp");
         match &tracing.otlp {
@@ -36,15 +35,6 @@ pub fn needs_redis(file: &FileConfig, report: &mut Report, path: &KeyPath) {
     let is_there = file.cache.as_ref().is_some_and(|cache| cache.redis.is_some());
     if !is_there && !report.is_broken(&redis) {
         report.value(path, "needs cache.redis", "");
-    }
-}
-
-fn concurrency(file: &FileConfig, report: &mut Report, path: &KeyPath) {
-    if let Some(typed) = &file.concurrency {
-        if typed.max_in_flight == Some(0) {
-            report.value(&path.key("max_in_flight"), "must be at least 1", "");
-        }
-        positive_text(report, &path.key("queue_timeout"), typed.queue_timeout.as_ref());
     }
 }
 

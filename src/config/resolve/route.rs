@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::concurrency::in_flight;
 use super::limit::Limits;
 use super::upstream::{Only, Pools};
 use super::{NAME_RULE, is_name, positive};
@@ -17,7 +18,7 @@ use crate::config::diagnostic::{KeyPath, alternatives};
 use crate::config::file::shape::{List, Switch};
 use crate::config::file::{FileConfig, FilePolicies, FileRoute};
 use crate::config::report::Report;
-use crate::config::{FieldEdits, Match, PathTemplate, Route, Stream, Upstream, defaults};
+use crate::config::{FieldEdits, InFlight, Match, PathTemplate, Route, Stream, Upstream, defaults};
 
 pub use cache::tags;
 pub use matching::resolve as resolve_match;
@@ -176,6 +177,7 @@ struct Policies {
     /// Into all limits of the file.
     rate_limits: Option<Vec<usize>>,
     rate_limit_cost: Option<u64>,
+    in_flight: Option<InFlight>,
     /// Bytes of L1, which shares are parts of. `None`: something was reported about it.
     memory_size: Option<u64>,
 }
@@ -247,6 +249,7 @@ fn policies(
         keep_fields,
         rate_limits: None,
         rate_limit_cost: typed.rate_limit_cost.map(|cost| u64::from(*cost)),
+        in_flight: None,
         memory_size: common.memory_size,
     }
 }
@@ -260,6 +263,9 @@ impl Policies {
         report: &mut Report,
         path: &KeyPath,
     ) {
+        if let Some(typed) = typed.concurrency {
+            self.in_flight = Some(in_flight(typed, &limits.common, report, &path.key("concurrency")));
+        }
         if let Some(typed) = typed.rate_limit {
             self.rate_limits = limits.read(typed, of, report, &path.key("rate_limit"));
         }
@@ -369,6 +375,7 @@ fn assemble(
         keep_fields: said(&own.keep_fields, &common.keep_fields).unwrap_or_default(),
         rate_limits: said(&own.rate_limits, &common.rate_limits).unwrap_or_default(),
         rate_limit_cost: own.rate_limit_cost.or(common.rate_limit_cost).unwrap_or(1),
+        in_flight: said(&own.in_flight, &common.in_flight),
     }
 }
 

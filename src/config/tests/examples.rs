@@ -94,7 +94,6 @@ fn every_key_is_known() {
             "cache.invalidate",
             "routes[1].cache.tags",
             "routes[1].cache.collapse",
-            "concurrency",
             "tracing",
         ]
     );

@@ -26,6 +26,7 @@ fn route() -> Route {
         keep_fields: Vec::new(),
         rate_limits: vec![],
         rate_limit_cost: 1,
+        in_flight: None,
     }
 }
 
@@ -236,6 +237,7 @@ fn forged_fields_are_believed_from_trusted_peers_only() {
             keep_fields: vec![name.to_ascii_lowercase()],
             rate_limits: vec![],
             rate_limit_cost: 1,
+            in_flight: None,
             ..route()
         };
         for (peer, route, expected) in [
