@@ -14,7 +14,7 @@ use forebay::respond::cache_status::{CacheStatus, Outcome};
 use forebay::rfc9111::date::{Millis, Seconds, Timestamp};
 use forebay::rfc9111::freshness::{Lifetime, LifetimeSource};
 use forebay::rfc9111::reuse::{ReusePolicy, reuse};
-use forebay::rfc9111::stored::{Restrictions, StoredMeta};
+use forebay::rfc9111::stored::{Rare, Restrictions, StoredMeta};
 use forebay::rfc9111::validation::{Validators, evaluate, keep_for_not_modified};
 use forebay::rfc9111::vary::{VariantKey, select};
 
@@ -56,7 +56,7 @@ fn stored() -> Stored {
             stale_if_error: None,
             validators: Validators::of(&fields, received),
             variant: VariantKey::default(),
-            partial: None,
+            rare: Rare::default(),
         },
         fields: PackedFields::from(&fields),
         body: Bytes::from_static(&[b'x'; 1024]).into(),

@@ -15,7 +15,7 @@ use forebay::key::{CacheKey, KeyOptions};
 use forebay::message::{Fields, Framing, RequestHead, Scheme, Version};
 use forebay::rfc9111::date::{Millis, Seconds, Timestamp};
 use forebay::rfc9111::freshness::{Lifetime, LifetimeSource};
-use forebay::rfc9111::stored::{Restrictions, StoredMeta};
+use forebay::rfc9111::stored::{Rare, Restrictions, StoredMeta};
 use forebay::rfc9111::validation::Validators;
 use forebay::rfc9111::vary::VariantKey;
 use http::Method;
@@ -383,7 +383,7 @@ fn stored(body: Bytes) -> Stored {
         stale_if_error: None,
         validators: Validators::of(&fields, received),
         variant: VariantKey::default(),
-        partial: None,
+        rare: Rare::default(),
     };
     let fields = PackedFields::from(&fields);
     Stored {

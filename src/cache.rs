@@ -2,32 +2,37 @@
 //!
 //! [`memory`] is L1. [`flight`] makes one fetch out of many requests that miss at the same time; [`filling`] is the response that such
 //! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`stored_lines`]
-//! are what a client gets of a stored response's head.
+//! are what a client gets of a stored response's head. [`purge`] takes responses out of use; [`epochs`] tell of a response whether that has happened to it, and [`tags`] what it is labelled with.
 
 pub mod codec;
+pub mod coherence;
+pub mod epochs;
 pub mod filling;
 pub mod flight;
 pub mod hottest;
-pub mod invalidations;
 pub mod l2;
 pub mod memory;
 pub mod partial;
+pub mod purge;
 pub mod recoded;
 pub mod stored_lines;
+pub mod tags;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::coherence::Began;
+pub use self::epochs::Epochs;
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
 pub use self::hottest::Hottest;
-pub use self::invalidations::Invalidations;
 pub use self::l2::L2;
 pub use self::memory::{Memory, PackedFields};
 pub use self::recoded::{Forms, StoredBody};
 pub use self::stored_lines::StoredLines;
 
 use crate::config;
+use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::stored::StoredMeta;
 
 /// The counts of an `Arc`.
@@ -46,6 +51,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// See [`StoredMeta::outdated`].
+    pub fn outdated(&self, at: Timestamp) -> Self {
+        self.updated(self.meta.outdated(at), self.fields.unpack())
+    }
+
     /// Bytes that it takes in memory, without its key.
     pub fn size(&self) -> u64 {
         [
@@ -75,7 +85,7 @@ fn allocation(bytes: usize) -> u64 {
 pub struct Cache {
     pub memory: Arc<Memory>,
     pub flights: Flights,
-    pub invalidations: Arc<Invalidations>,
+    pub epochs: Arc<Epochs>,
     pub refreshes: Refreshes,
     pub hottest: Hottest,
     /// `None`: L1 only.
@@ -111,11 +121,20 @@ impl Drop for Refreshing {
 }
 
 impl Cache {
+    /// What a fetch that begins now has to remember.
+    pub fn begin(&self) -> Began {
+        Began {
+            local: self.epochs.last(),
+            mark: self.l2.as_ref().and_then(|l2| l2.coherence().mark()),
+        }
+    }
+
     pub fn new(config: &config::Memory) -> Self {
+        let memory = Arc::new(Memory::new(config.size, config.eviction));
         Self {
-            memory: Arc::new(Memory::new(config.size, config.eviction)),
+            epochs: memory.epochs().clone(),
+            memory,
             flights: Flights::default(),
-            invalidations: Arc::default(),
             refreshes: Refreshes::default(),
             hottest: Hottest::default(),
             l2: None,

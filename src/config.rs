@@ -34,6 +34,7 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
+use crate::cache::tags::TagFields;
 use crate::key::{Glob, QueryOrder};
 use crate::rfc9111::storability::{ClientDirectives, SetCookie};
 use crate::transform::compress::rules::TYPES;
@@ -261,6 +262,8 @@ pub struct CachePolicy {
     pub max_size: Option<u64>,
     /// Labels for purging. Only captures of the route's path stand in them.
     pub tags: Vec<ValueTemplate>,
+    /// Whether clients see the fields that origins label responses with.
+    pub tag_fields: TagFields,
     pub key: KeyPolicy,
     pub set_cookie: SetCookie,
     pub request_directives: ClientDirectives,
@@ -278,6 +281,7 @@ impl Default for CachePolicy {
             keep: defaults::KEEP,
             max_size: None,
             tags: Vec::new(),
+            tag_fields: TagFields::Strip,
             key: KeyPolicy::default(),
             set_cookie: SetCookie::Bypass,
             request_directives: ClientDirectives::Honour,
@@ -451,6 +455,16 @@ pub struct Cache {
     pub warm: Option<Warm>,
     /// `None`: L1 only.
     pub redis: Option<Redis>,
+    /// What else successful unsafe requests purge.
+    pub invalidate: Vec<Invalidate>,
+}
+
+/// What a successful unsafe request purges beside its own URI.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invalidate {
+    pub when: Match,
+    /// At least one. Only captures of the path stand in them.
+    pub purge_tags: Vec<ValueTemplate>,
 }
 
 /// What is asked for before clients do.

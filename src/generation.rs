@@ -6,13 +6,14 @@ mod rules;
 use std::sync::Arc;
 
 use crate::cache::memory::RouteShare;
-use crate::config::{self, Config, ListenAddress};
+use crate::config::{self, Config, ListenAddress, ValueTemplate};
 use crate::edge::tls::TlsAcceptor;
+use crate::key::QueryOptions;
 use crate::limit::Limiter;
 use crate::limit::gates::Gates;
 use crate::limit::rate::{Limit, RouteLimits};
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
-use crate::route::Router;
+use crate::route::{Condition, Router};
 use crate::tls::{Alpn, TlsConfigError};
 use crate::upstream::Upstream;
 
@@ -26,6 +27,8 @@ pub struct Generation {
     /// As many as the configuration has, in its order.
     pub routes: Vec<RouteInForce>,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Which tags successful unsafe requests purge, and when.
+    pub invalidations: Vec<(Condition, Vec<ValueTemplate>)>,
     /// As many as the configuration has listeners. `None`: plain HTTP.
     pub acceptors: Vec<Option<Arc<TlsAcceptor>>>,
     pub limiter: Arc<Limiter>,
@@ -155,6 +158,12 @@ impl Generation {
                 .filter_map(|upstream| upstream.sticky.as_ref())
                 .map(|sticky| sticky.cookie.clone())
                 .collect(),
+            invalidations: config
+                .cache
+                .invalidate
+                .iter()
+                .map(|rule| (Condition::new(&rule.when), rule.purge_tags.clone()))
+                .collect(),
             labels: config
                 .listeners
                 .iter()
@@ -175,6 +184,17 @@ impl Generation {
         for upstream in &self.upstreams {
             upstream.start();
         }
+    }
+
+    /// The ways in which queries count in the keys of routes.
+    pub fn query_forms(&self) -> Vec<QueryOptions> {
+        let mut forms: Vec<QueryOptions> = Vec::new();
+        for rules in self.routes.iter().filter_map(|route| route.cache.as_ref()) {
+            if !forms.contains(&rules.key.query) {
+                forms.push(rules.key.query.clone());
+            }
+        }
+        forms
     }
 
     /// The listener's address as configured.

@@ -30,7 +30,7 @@ pub struct KeyOptions {
 }
 
 /// Which parameters of a query count. A parameter's name is what stands in front of its first `=`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueryOptions {
     /// Names that do not count.
     pub ignore: Vec<Glob>,
@@ -98,6 +98,11 @@ impl CacheKey {
         }
     }
 
+    /// A key as it was made: what [`CacheKey::as_bytes`] gives, and the length of what [`CacheKey::uri`] gives.
+    pub fn from_bytes(bytes: &[u8], uri_length: usize) -> Self {
+        Self::of(Parts(bytes.to_vec()), uri_length)
+    }
+
     /// The whole key. Stable: the same in every process and version that makes the same parts.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -127,6 +132,53 @@ impl Hash for CacheKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(self.hash);
     }
+}
+
+/// A URI as a key has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyUri<'a> {
+    pub scheme: &'a str,
+    /// Lower case, without the scheme's default port.
+    pub authority: &'a str,
+    pub path: &'a str,
+    /// What counts of it.
+    pub query: Option<&'a str>,
+}
+
+impl<'a> KeyUri<'a> {
+    /// Reads what [`CacheKey::uri`] gives. `None`: it is something else.
+    pub fn parse(mut bytes: &'a [u8]) -> Option<Self> {
+        let scheme = take_part(&mut bytes)?;
+        let authority = take_part(&mut bytes)?;
+        let path = take_part(&mut bytes)?;
+        let (marker, mut rest) = bytes.split_first()?;
+        let query = match marker {
+            0 => None,
+            _ => Some(take_part(&mut rest)?),
+        };
+        if !rest.is_empty() {
+            return None;
+        }
+        Some(Self {
+            scheme,
+            authority,
+            path,
+            query,
+        })
+    }
+
+    /// Host without port.
+    pub fn host(&self) -> &'a str {
+        split_port(self.authority).0
+    }
+}
+
+fn take_part<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_PREFIX>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let (part, rest) = rest.split_at_checked(length)?;
+    *bytes = rest;
+    std::str::from_utf8(part).ok()
 }
 
 /// Bytes in front of each part.

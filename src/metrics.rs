@@ -73,6 +73,8 @@ families! {
         "Responses in the cache.";
     CACHE_EVICTIONS = COUNTER "forebay_cache_evictions_total" []
         "Stored responses that were removed to make room.";
+    CACHE_PURGES = COUNTER "forebay_cache_purges_total" ["what"]
+        "Purges asked for here, those of unsafe requests (RFC 9111 §4.4) among them, by what they name.";
     UPSTREAM_REQUESTS = COUNTER "forebay_upstream_requests_total" ["upstream", "server", "outcome"]
         "Attempts to get a response from a server, by how they ended.";
     UPSTREAM_DURATION = HISTOGRAM "forebay_upstream_duration_seconds" ["upstream"]
@@ -87,6 +89,10 @@ families! {
         "Commands that came to nothing, by what they were for and why.";
     REDIS_UP = GAUGE "forebay_redis_up" []
         "1 while Redis is used, 0 while requests go on without it.";
+    COHERENCE_FOLLOWED = GAUGE "forebay_coherence_followed" []
+        "1 while the purges of all instances are followed, 0 while they are not; then nothing is read from Redis.";
+    COHERENCE_WAITING = GAUGE "forebay_coherence_waiting_purges" []
+        "Purges that wait to be recorded in Redis.";
     REDIS_WRITES_DROPPED = COUNTER "forebay_redis_writes_dropped_total" []
         "Responses that were not written because too many waited to be.";
     UPSTREAM_QUEUED = GAUGE "forebay_upstream_queued" ["upstream"]
@@ -277,6 +283,20 @@ words! {
 }
 
 words! {
+    /// What a purge names.
+    pub enum PurgeKind {
+        Uri = "uri",
+        /// A tag, or a group of RFC 9875.
+        Tag = "tag",
+        Prefix = "prefix",
+        Glob = "glob",
+        Host = "host",
+        Route = "route",
+        Everything = "everything",
+    }
+}
+
+words! {
     /// How an attempt to reload the configuration ended.
     pub enum Reload {
         /// The new configuration is in force.
@@ -368,6 +388,7 @@ pub struct Metrics {
     connections: Series<Gauge>,
     in_flight: Gauge,
     reloads: [Counter; Reload::COUNT],
+    purges: [Counter; PurgeKind::COUNT],
     log_dropped: Arc<Counter>,
     redis: OnceLock<Arc<RedisMetrics>>,
     compressions: [[Counter; Compressed::COUNT]; Coding::ALL.len()],
@@ -400,6 +421,7 @@ impl Metrics {
                 connections: Series::default(),
                 in_flight: Gauge::default(),
                 reloads: Default::default(),
+                purges: Default::default(),
                 log_dropped: Arc::default(),
                 redis: OnceLock::new(),
                 compressions: Default::default(),
@@ -469,6 +491,11 @@ impl Metrics {
 
     pub fn compression(&self, coding: Coding, result: Compressed) {
         self.compressions[coding as usize][result as usize].add(1);
+    }
+
+    /// Counts a purge.
+    pub fn purge(&self, what: PurgeKind) {
+        self.purges[what as usize].add(1);
     }
 
     /// Counts lost access log entries.

@@ -12,6 +12,7 @@ mod limited;
 pub(crate) mod origin;
 mod partial;
 pub(crate) mod pass;
+pub mod purging;
 pub mod recode;
 pub mod relay;
 mod stored;
@@ -35,6 +36,7 @@ use self::compression::Compressor;
 use self::origin::Response;
 use self::recode::Recoder;
 use self::work::Work;
+use crate::cache::coherence::Coherence;
 use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
 use crate::config::{self, LimitStore};
@@ -124,7 +126,9 @@ impl Proxy {
         let mut cache = Cache::new(&generation.config.cache.memory);
         cache.l2 = generation.config.cache.redis.as_ref().map(|config| {
             let redis = Redis::start(config.clone(), metrics.redis());
-            L2::start(redis, clock.clone(), cache.invalidations.clone())
+            let forms = generation.query_forms();
+            let coherence = Coherence::start(redis.clone(), clock.clone(), cache.memory.clone(), forms);
+            L2::start(redis, clock.clone(), cache.epochs.clone(), coherence)
         });
         cache.memory.set_routes(generation.shares());
         let memory = cache.memory.clone();
@@ -162,6 +166,9 @@ impl Proxy {
     /// From now on new requests see `generation`.
     pub fn replace(&self, generation: Generation) {
         self.cache.memory.set_routes(generation.shares());
+        if let Some(l2) = &self.cache.l2 {
+            l2.coherence().set_forms(generation.query_forms());
+        }
         self.generation.store(Arc::new(generation));
     }
 

@@ -13,6 +13,7 @@ pub mod date;
 pub mod directives;
 pub mod freshness;
 pub mod invalidation;
+pub mod labels;
 pub mod range;
 pub mod reuse;
 pub mod storability;

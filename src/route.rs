@@ -5,6 +5,7 @@
 //! walked around.
 
 mod access;
+mod condition;
 mod pattern;
 mod reading;
 
@@ -15,6 +16,7 @@ use crate::config::{self, HostPattern};
 use crate::message::{RequestHead, split_port};
 
 pub use access::{Access, access, contains};
+pub use condition::Condition;
 pub use pattern::{Captures, strip_prefix};
 pub use reading::{Ambiguity, shortest_reading};
 
@@ -75,7 +77,7 @@ pub enum NoRoute {
 
 impl Router {
     pub fn new(routes: &[config::Route]) -> Self {
-        let rules: Vec<Rule> = routes.iter().map(Rule::new).collect();
+        let rules: Vec<Rule> = routes.iter().map(|route| Rule::new(&route.matches)).collect();
         let mut hosts = FnvHashMap::default();
         let mut wildcards = FnvHashMap::default();
         for pattern in routes.iter().flat_map(|route| &route.matches.hosts) {
@@ -210,8 +212,7 @@ impl Table {
 }
 
 impl Rule {
-    fn new(route: &config::Route) -> Self {
-        let matches = &route.matches;
+    fn new(matches: &config::Match) -> Self {
         Self {
             path: matches.path.as_ref().map(Pattern::new),
             prefix: matches.path_prefix.as_ref().map(Pattern::new),

@@ -7,6 +7,7 @@ mod invalidation;
 mod options;
 mod parts;
 mod poisoning;
+mod purging;
 mod said;
 mod stale;
 mod validation;

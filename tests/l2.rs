@@ -1,4 +1,5 @@
 //! The second tier: what one instance has stored, all of them have.
 
+mod coherence;
 mod faults;
 mod tier;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic, version │ checksum of all that follows │ kind, coding │ time to live, age │ key │ …
-//!   a response: │ length of the body │ what is known of it │ variant │ field lines │ body, as coded
+//!   a response: │ mark │ labels │ length of the body │ what is known of it │ variant │ field lines │ body, as coded
 //!   an index:   │ nonce │ lists of field names
 //! ```
 //!
@@ -18,16 +18,18 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 use self::reader::Reader;
+use super::coherence::Mark;
 use super::{PackedFields, Stored};
 use crate::metrics::RedisFault;
 use crate::rfc9111::date::{Millis, Seconds, Timestamp};
 use crate::rfc9111::freshness::{Lifetime, LifetimeSource};
-use crate::rfc9111::stored::{Restrictions, StaleUse, StoredMeta};
+use crate::rfc9111::labels::{Label, Labels};
+use crate::rfc9111::stored::{Rare, Restrictions, StaleUse, StoredMeta};
 use crate::rfc9111::validation::Validators;
 use crate::rfc9111::vary::{MAX_NOMINATED, NominatedPart, VariantKey};
 
 /// To be raised with every change of the form: values of another version are read as if they were not there.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAGIC: [u8; 4] = [b'F', b'B', b'Y', VERSION];
 const CHECKSUM: usize = size_of::<u128>();
 /// What the checksum stands for begins here.
@@ -116,7 +118,11 @@ fn is_compressible(fields: &PackedFields) -> bool {
 
 /// A whole response. `age`: what it is at this moment; `ttl`: how long it stays where it is stored. `None`: it is a part, or too large for
 /// the form.
-pub fn encode(key: &[u8], stored: &Stored, body: &Coded, age: Duration, ttl: Duration) -> Option<Vec<u8>> {
+pub fn encode(key: &[u8], stored: &Stored, mark: Mark, body: &Coded, age: Duration, ttl: Duration) -> Option<Vec<u8>> {
+    if stored.meta.partial().is_some() {
+        return None;
+    }
+    let labels = stored.meta.labels().map_or(&[][..], Labels::as_slice);
     let StoredMeta {
         status,
         received: _,
@@ -129,20 +135,23 @@ pub fn encode(key: &[u8], stored: &Stored, body: &Coded, age: Duration, ttl: Dur
         // Read from the fields again.
         validators: _,
         variant,
-        partial: None,
-    } = &stored.meta
-    else {
-        return None;
-    };
+        rare: _,
+    } = &stored.meta;
     let fields = stored.fields.as_bytes();
     let mut out = head(
         RESPONSE,
         body.coding,
         age,
         ttl,
-        128 + key.len() + fields.len() + body.bytes.len(),
+        128 + key.len() + 8 * labels.len() + fields.len() + body.bytes.len(),
     );
     put(&mut out, key)?;
+    out.extend_from_slice(&mark.incarnation.to_le_bytes());
+    out.extend_from_slice(&mark.number.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(labels.len()).ok()?.to_le_bytes());
+    for label in labels {
+        out.extend_from_slice(&label.as_u64().to_le_bytes());
+    }
     out.extend_from_slice(&body.length.to_le_bytes());
     out.extend_from_slice(&status.to_le_bytes());
     out.extend_from_slice(&lifetime.seconds.get().to_le_bytes());
@@ -224,6 +233,14 @@ pub struct Decoded {
     age: Duration,
     /// The time that it had to live when it was written.
     pub ttl: Duration,
+    /// The last purge that was known where it was asked for.
+    pub mark: Mark,
+}
+
+impl Decoded {
+    pub fn labels(&self) -> &[Label] {
+        self.meta.labels().map_or(&[], Labels::as_slice)
+    }
 }
 
 /// Reads what was written for `key`. `max_body`: bytes of the largest body that is wanted.
@@ -254,7 +271,16 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Op
     match kind {
         INDEX => Some(Ok(Value::Index(index(reader)?))),
         RESPONSE => {
-            let (meta, fields, length) = response(reader)?;
+            let mark = Mark {
+                incarnation: reader.u64()?,
+                number: reader.u64()?,
+            };
+            let mut labels = Vec::new();
+            for _ in 0..reader.u32()? {
+                labels.push(Label::from_u64(reader.u64()?));
+            }
+            let (mut meta, fields, length) = response(reader)?;
+            meta.set_labels(Labels::new(labels));
             if length as u64 > max_body {
                 return None;
             }
@@ -271,6 +297,7 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Op
                 length,
                 age,
                 ttl,
+                mark,
             }))))
         }
         _ => None,
@@ -339,7 +366,7 @@ fn response(reader: &mut Reader<'_>) -> Option<(StoredMeta, PackedFields, usize)
         stale_if_error,
         validators,
         variant,
-        partial: None,
+        rare: Rare::default(),
     };
     Some((meta, fields, length))
 }

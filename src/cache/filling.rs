@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::Began;
 use crate::message::Fields;
 use crate::rfc9111::stored::StoredMeta;
 
@@ -31,6 +32,8 @@ pub struct Filling {
     pub length: Option<u64>,
     /// Bytes of a body that is still stored.
     limit: u64,
+    /// The last purge that its fetch had seen when it began.
+    pub began: Began,
     state: Mutex<State>,
 }
 
@@ -81,13 +84,14 @@ pub enum Room {
 }
 
 impl Filling {
-    /// `limit`: bytes of the largest body that is stored.
-    pub fn new(meta: StoredMeta, fields: Fields, length: Option<u64>, limit: u64) -> Self {
+    /// `limit`: bytes of the largest body that is stored. `began`: the last purge that its fetch had seen.
+    pub fn new(meta: StoredMeta, fields: Fields, length: Option<u64>, limit: u64, began: Began) -> Self {
         Self {
             meta,
             fields,
             length,
             limit,
+            began,
             state: Mutex::default(),
         }
     }

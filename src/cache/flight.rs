@@ -28,8 +28,8 @@ pub struct Destination {
     pub key: CacheKey,
     /// `None`: not known to vary.
     pub variant: Option<Vec<u8>>,
-    /// Invalidations of the URI before it. Requests after another one do not wait for what was asked for before it.
-    pub invalidations: u64,
+    /// The last purge before it that is about it. Requests from behind another one do not wait for what was asked for before that.
+    pub epoch: u64,
 }
 
 /// The fetches under way.

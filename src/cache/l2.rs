@@ -20,9 +20,11 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 use self::queue::{Job, Queue};
+use super::Stored;
 use super::codec::{self, Index, MAX_INDEX, MAX_LISTS, Value};
+use super::coherence::{Began, Coherence};
+use super::epochs::{Epochs, Since, Subject};
 use super::flight::Flights;
-use super::{Invalidations, Stored};
 use crate::clock::Clock;
 use crate::config::WritePolicy;
 use crate::key::CacheKey;
@@ -59,7 +61,8 @@ pub struct L2 {
 struct Shared {
     redis: Redis,
     clock: Clock,
-    invalidations: Arc<Invalidations>,
+    epochs: Arc<Epochs>,
+    coherence: Coherence,
     queue: Queue,
     /// Lookups of requests that no fetch can be shared with.
     lookups: Flights,
@@ -81,17 +84,19 @@ pub struct Write {
     /// The route's.
     pub windows: StaleWindows,
     pub keep: Duration,
-    /// Invalidations of the URI when it was asked for.
-    pub invalidations: u64,
+    pub route: Arc<str>,
+    /// The purges that there had been when it was asked for.
+    pub began: Began,
 }
 
 impl L2 {
     /// Has to be called in a runtime of tokio.
-    pub fn start(redis: Redis, clock: Clock, invalidations: Arc<Invalidations>) -> Self {
+    pub fn start(redis: Redis, clock: Clock, epochs: Arc<Epochs>, coherence: Coherence) -> Self {
         let shared = Arc::new(Shared {
             redis,
             clock,
-            invalidations,
+            epochs,
+            coherence,
             queue: Queue::default(),
             lookups: Flights::default(),
         });
@@ -107,19 +112,23 @@ impl L2 {
         &self.shared.redis
     }
 
+    pub fn coherence(&self) -> &Coherence {
+        &self.shared.coherence
+    }
+
     pub fn lookups(&self) -> &Flights {
         &self.shared.lookups
     }
 
-    /// Whether a lookup would be sent now.
+    /// Whether a lookup would be sent now: nothing is read from there while it is not known what has been purged.
     pub fn is_available(&self) -> bool {
-        self.shared.redis.is_available()
+        self.shared.redis.is_available() && self.shared.coherence.is_followed()
     }
 
     /// The response that fits a request best. `None`: there is none, or Redis did not say so in time. Takes no longer than the deadline.
-    pub async fn look(&self, key: &CacheKey, request: &Fields) -> Option<Stored> {
+    pub async fn look(&self, key: &CacheKey, route: &str, request: &Fields) -> Option<Stored> {
         let deadline = Instant::now() + self.shared.redis.config().deadline;
-        self.shared.look(key, request, deadline).await
+        self.shared.look(key, route, request, deadline).await
     }
 
     /// Has a response written as the configuration says; whoever waits for the answer waits no longer than the deadline.
@@ -155,7 +164,7 @@ impl L2 {
     }
 
     fn fits(&self, write: &Write) -> bool {
-        write.stored.meta.partial.is_none() && write.stored.body.len() as u64 <= self.shared.redis.config().max_body
+        write.stored.meta.partial().is_none() && write.stored.body.len() as u64 <= self.shared.redis.config().max_body
     }
 }
 
@@ -178,12 +187,12 @@ impl Shared {
         format!("{}r:{{{:032x}}}", self.redis.config().prefix, xxh3_128(key.as_bytes()))
     }
 
-    async fn look(&self, key: &CacheKey, request: &Fields, deadline: Instant) -> Option<Stored> {
+    async fn look(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Stored> {
         let name = self.name(key);
         let read = self.read(std::slice::from_ref(&name), deadline).await.ok()?.pop()??;
         match self.decode(&read.bytes, key, &name)? {
             Value::Response(decoded) => {
-                let stored = self.finish(decoded, read.left, &name).await?;
+                let stored = self.finish(decoded, read.left, key, route, &name).await?;
                 stored.meta.variant.fits(request).map(|_| stored)
             }
             Value::Index(index) => {
@@ -200,7 +209,7 @@ impl Shared {
                 for (name, read) in names.iter().zip(read) {
                     let Some(read) = read else { continue };
                     if let Some(Value::Response(decoded)) = self.decode(&read.bytes, key, name)
-                        && let Some(stored) = self.finish(decoded, read.left, name).await
+                        && let Some(stored) = self.finish(decoded, read.left, key, route, name).await
                     {
                         found.push((stored.meta.clone(), stored));
                     }
@@ -258,7 +267,21 @@ impl Shared {
         self.push(Job::Delete(name.to_owned()));
     }
 
-    async fn finish(&self, decoded: Box<codec::Decoded>, left: Duration, name: &str) -> Option<Stored> {
+    async fn finish(
+        &self,
+        decoded: Box<codec::Decoded>,
+        left: Duration,
+        key: &CacheKey,
+        route: &str,
+        name: &str,
+    ) -> Option<Stored> {
+        let since = {
+            let labels = decoded.labels();
+            self.coherence.since(decoded.mark, Subject { key, route, labels })
+        };
+        if since == Since::Purged {
+            return None;
+        }
         let stored_for = decoded.ttl.saturating_sub(left);
         let now = Timestamp::from(self.clock.now());
         let finished = if decoded.work() > OFFLOAD {
@@ -269,7 +292,10 @@ impl Shared {
             decoded.into_stored(stored_for, now)
         };
         match finished {
-            Ok(stored) => Some(stored),
+            Ok(stored) => Some(match since {
+                Since::Outdated(at) => stored.outdated(at),
+                Since::Nothing | Since::Purged => stored,
+            }),
             Err(fault) => {
                 self.refuse(fault, name);
                 None
@@ -278,14 +304,20 @@ impl Shared {
     }
 
     fn is_valid(&self, write: &Write) -> bool {
-        self.invalidations.count(&write.key) == write.invalidations
+        let subject = Subject {
+            key: &write.key,
+            route: &write.route,
+            labels: write.stored.meta.labels().map_or(&[], |labels| labels.as_slice()),
+        };
+        self.epochs.since(write.began.local, subject) == Since::Nothing
     }
 
     /// Writes a response, unless its URI has been invalidated since it was asked for.
     async fn store(&self, write: &Write, deadline: Instant) -> Result<(), RedisError> {
-        if !self.is_valid(write) {
+        // What was asked for while nobody knew what is purged cannot be compared with purges later.
+        let Some(mark) = write.began.mark.filter(|_| self.is_valid(write)) else {
             return Ok(());
-        }
+        };
         if !self.redis.is_available() {
             self.redis
                 .metrics()
@@ -314,7 +346,7 @@ impl Shared {
             .max(SHORTEST);
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let key = write.key.as_bytes();
-        let Some(value) = codec::encode(key, &write.stored, &coded, meta.age(now), ttl) else {
+        let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
             return Ok(());
         };
         let name = self.name(&write.key);

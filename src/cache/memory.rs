@@ -13,6 +13,7 @@ mod shard;
 mod state;
 
 use std::hash::BuildHasher;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -25,6 +26,8 @@ pub(crate) use self::packed::PackedLine;
 use self::shard::{KeyHash, Removed, Shards, Slot};
 pub use self::state::RouteShare;
 use self::state::{Rules, State};
+use super::epochs::{Epochs, Since};
+use super::purge::Sweeps;
 use super::{Stored, allocation};
 use crate::config::Eviction;
 use crate::key::CacheKey;
@@ -41,8 +44,8 @@ const TABLES: u64 = 112;
 /// a small part of it is exchanged.
 const SEEN_BEFORE_EVICTION: usize = 16;
 
-/// Keys of one URI that are removed before others have their turn.
-const INVALIDATION_BATCH: usize = 64;
+/// Keys that are looked at in one go for a purge, before others have their turn.
+const REVISION_BATCH: usize = 64;
 
 /// The common part of the cache counts as at least one in so many of its bytes, however much the routes' shares add up to.
 const LEAST_COMMON: u64 = 4;
@@ -90,9 +93,29 @@ impl Variants {
     }
 }
 
+/// What becomes of a response when it is looked at for a purge.
+#[derive(Debug)]
+pub enum Fate {
+    Stay,
+    Go,
+    Becomes(Stored),
+}
+
+/// How far a walk over everything that is stored has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Position(NodeId);
+
+impl Default for Position {
+    fn default() -> Self {
+        Self(NodeId::FIRST)
+    }
+}
+
 /// L1.
 pub struct Memory {
     shards: Shards,
+    epochs: Arc<Epochs>,
+    sweeps: Sweeps,
     state: Mutex<State>,
     eviction: Eviction,
     /// See [`Lru`].
@@ -120,6 +143,8 @@ impl Memory {
     pub fn new(size: u64, eviction: Eviction) -> Self {
         Self {
             shards: Shards::new(),
+            epochs: Arc::default(),
+            sweeps: Sweeps::default(),
             state: Mutex::new(State::new(size, eviction)),
             eviction,
             generation: AtomicU32::new(0),
@@ -192,9 +217,23 @@ impl Memory {
         drop(gone);
     }
 
-    /// The variants under a key.
+    /// The variants under a key that have not been purged.
     #[inline]
     pub fn get(&self, key: &CacheKey) -> Option<Variants> {
+        let variants = self.find(key)?;
+        let outrun = |stored: &Arc<Stored>| {
+            let labels = stored.meta.labels();
+            labels.is_some_and(|labels| self.epochs.concerns_labels(labels.seen()))
+        };
+        let outrun = variants.iter().any(outrun);
+        match outrun {
+            true => self.without_purged(key, &variants),
+            false => Some(variants),
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: &CacheKey) -> Option<Variants> {
         match self.eviction {
             Eviction::S3Fifo => self.shards.get(key, S3Fifo::used),
             Eviction::Lru => self.shards.get(key, |_| self.generation.load(Ordering::Relaxed)),
@@ -204,7 +243,51 @@ impl Memory {
 
     /// The variants under a key, without counting as a use of them.
     pub fn peek(&self, key: &CacheKey) -> Option<Variants> {
-        Some(self.shards.known(key)?.variants)
+        let known = self.shards.known(key)?.variants;
+        let left = known
+            .iter()
+            .filter(|stored| !matches!(self.label_fate(stored), Fate::Go));
+        Variants::new(left.cloned().collect())
+    }
+
+    /// Compares labels with the purges that there have been, and takes what has been purged out of the store.
+    #[cold]
+    fn without_purged(&self, key: &CacheKey, variants: &Variants) -> Option<Variants> {
+        let mut left = Vec::new();
+        for stored in variants.iter() {
+            match self.label_fate(stored) {
+                Fate::Stay => left.push(stored.clone()),
+                Fate::Go => self.replace(key, stored, None),
+                Fate::Becomes(outdated) => {
+                    let outdated = Arc::new(outdated);
+                    self.replace(key, stored, Some(outdated.clone()));
+                    left.push(outdated);
+                }
+            }
+        }
+        Variants::new(left)
+    }
+
+    /// What becomes of a response by the purges of its labels. One that stays has been compared with all of them.
+    pub fn label_fate(&self, stored: &Stored) -> Fate {
+        let Some(labels) = stored.meta.labels() else {
+            return Fate::Stay;
+        };
+        let last = self.epochs.last();
+        match self.epochs.labels_since(labels.seen(), labels.as_slice()) {
+            Since::Nothing => {
+                labels.set_seen(last);
+                Fate::Stay
+            }
+            Since::Purged => Fate::Go,
+            Since::Outdated(at) => {
+                let outdated = stored.outdated(at);
+                if let Some(labels) = outdated.meta.labels() {
+                    labels.set_seen(last);
+                }
+                Fate::Becomes(outdated)
+            }
+        }
     }
 
     /// Puts a response beside the variants of its key, in the place of the one that it replaces. One that is too large for the cache
@@ -214,7 +297,7 @@ impl Memory {
         let mut state = self.state.lock();
         let route = state.routes.get(route).copied().unwrap_or_default();
         // Gets it counted as used.
-        let before = self.get(key);
+        let before = self.find(key);
         let mut variants: Vec<_> = match &before {
             Some(before) => before
                 .iter()
@@ -257,37 +340,123 @@ impl Memory {
         drop(gone);
     }
 
-    /// Removes all variants of all keys of a URI; `key` is one of them.
-    pub fn invalidate(&self, key: &CacheKey) {
+    /// Decides about all variants of all keys of a URI; `key` is one of them. Answers how many did not stay.
+    pub fn revise_uri(&self, key: &CacheKey, mut judge: impl FnMut(&Stored) -> Fate) -> u64 {
         let mut gone = Gone::new();
+        let mut changed = 0;
         {
             let mut state = self.state.lock();
             if let Some(known) = self.shards.known(key) {
-                gone.extend(self.remove(&mut state, known.node));
+                changed += self.revise_node(&mut state, known.node, |_, _, stored| judge(stored), &mut gone);
             }
         }
-        let mut from = NodeId::FIRST;
+        // That one may be in the list, too, if there is more in it than the URI.
+        let is_other = |other: &CacheKey| other.as_bytes() != key.as_bytes();
+        let mut from = Bound::Included(NodeId::FIRST);
         loop {
             gone.clear();
             let mut state = self.state.lock();
             let hash = state.uri_hash.hash_one(key.uri());
-            let batch = state
-                .of_uri
-                .range((hash, from)..=(hash, NodeId::LAST))
-                .take(INVALIDATION_BATCH);
-            let batch: Vec<NodeId> = batch.map(|(_, node)| *node).collect();
-            let Some(last) = batch.last() else { return };
-            from = *last;
+            let batch: Vec<NodeId> = {
+                let from = from.map(|node| (hash, node));
+                let batch = state.of_uri.range((from, Bound::Included((hash, NodeId::LAST))));
+                batch.take(REVISION_BATCH).map(|(_, node)| *node).collect()
+            };
+            let Some(last) = batch.last() else { return changed };
+            from = Bound::Excluded(*last);
             for node in &batch {
-                let of_uri = |place: Place| self.shards.is_of_uri(place.slot, key.uri());
-                if state.nodes.place(*node).is_some_and(of_uri) {
-                    gone.extend(self.remove(&mut state, *node));
+                let Some(place) = state.nodes.place(*node) else {
+                    continue;
+                };
+                let of_uri = self
+                    .shards
+                    .key(place.slot)
+                    .is_some_and(|other| other.uri() == key.uri() && is_other(&other));
+                if of_uri {
+                    changed += self.revise_node(&mut state, *node, |_, _, stored| judge(stored), &mut gone);
                 }
             }
-            if batch.len() < INVALIDATION_BATCH {
-                return;
+            if batch.len() < REVISION_BATCH {
+                return changed;
             }
         }
+    }
+
+    /// Decides about some of what is stored, given its URI (see [`CacheKey::uri`]), the index of its route and itself. Answers where to go
+    /// on, and how many did not stay. What comes into the store meanwhile may be passed over.
+    pub fn revise(
+        &self,
+        from: Position,
+        mut judge: impl FnMut(&[u8], u16, &Stored) -> Fate,
+    ) -> (Option<Position>, u64) {
+        let mut gone = Gone::new();
+        let mut changed = 0;
+        let mut state = self.state.lock();
+        let (nodes, next) = state.nodes.some(from.0, REVISION_BATCH);
+        for node in nodes {
+            changed += self.revise_node(&mut state, node, &mut judge, &mut gone);
+        }
+        drop(state);
+        drop(gone);
+        (next.map(Position), changed)
+    }
+
+    /// The names of routes by their index.
+    pub fn route_names(&self) -> Vec<Arc<str>> {
+        let state = self.state.lock();
+        let mut names: Vec<Arc<str>> = vec![Arc::from(""); state.rules.len()];
+        for (name, index) in &state.routes {
+            if let Some(place) = names.get_mut(usize::from(*index)) {
+                *place = name.clone();
+            }
+        }
+        names
+    }
+
+    fn revise_node(
+        &self,
+        state: &mut State,
+        node: NodeId,
+        mut judge: impl FnMut(&[u8], u16, &Stored) -> Fate,
+        gone: &mut Gone,
+    ) -> u64 {
+        let Some(place) = state.nodes.place(node) else { return 0 };
+        let mut changed = 0;
+        let decided = self.shards.with(place.slot, |uri, variants| {
+            let decide = |stored: &Arc<Stored>| match judge(uri, place.route, stored) {
+                Fate::Stay => Some(stored.clone()),
+                Fate::Go => {
+                    changed += 1;
+                    None
+                }
+                Fate::Becomes(other) => {
+                    changed += 1;
+                    Some(Arc::new(other))
+                }
+            };
+            variants.iter().filter_map(decide).collect::<Vec<_>>()
+        });
+        let Some(left) = decided.filter(|_| changed > 0) else {
+            return 0;
+        };
+        match left.last().map(|last| last.meta.received) {
+            None => gone.extend(self.remove(state, node)),
+            Some(now) => {
+                if let Some(key) = self.shards.key(place.slot) {
+                    self.put(state, &key, left, place.route, now, gone);
+                }
+            }
+        }
+        changed
+    }
+
+    /// The purges that what is stored has to be compared with.
+    pub fn epochs(&self) -> &Arc<Epochs> {
+        &self.epochs
+    }
+
+    pub(super) fn sweeps(&self) -> &Sweeps {
+        &self.sweeps
     }
 
     /// Bytes in use.

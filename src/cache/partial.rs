@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Memory, Stored};
 use crate::key::CacheKey;
 use crate::message::Fields;
+use crate::rfc9111::labels::Labels;
 use crate::rfc9111::range::{Combined, ContentRange, Partial, Piece, Source, combine, supersedes};
 use crate::rfc9111::stored::StoredMeta;
 use crate::rfc9111::validation::updated_fields;
@@ -12,11 +13,11 @@ use crate::rfc9111::validation::updated_fields;
 /// What is to be stored of a response whose body has come in whole. `None`: nothing, since its body is not what was announced, or what is
 /// stored already is worth more.
 pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fields, body: Bytes) -> Option<Stored> {
-    let Some(announced) = meta.partial.as_deref() else {
+    let Some(announced) = meta.partial() else {
         return Some(Stored::new(meta, &fields, body));
     };
     let held = announced.after_body(body.len() as u64)?;
-    meta.partial = Some(Box::new(held));
+    meta.set_partial(Some(held));
     let variants = memory.get(key);
     let old = variants
         .iter()
@@ -34,6 +35,7 @@ pub fn settle(memory: &Memory, key: &CacheKey, mut meta: StoredMeta, fields: Fie
 
 /// Puts a stored part and a new one together.
 pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, combined: &Combined) -> Stored {
+    meta.set_labels(Labels::both(old.meta.labels(), meta.labels()));
     let mut fields = updated_fields(&old.fields.unpack(), fields);
     let length = combined.pieces.iter().map(|piece| piece.length).sum::<u64>();
     let mut joined = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
@@ -46,11 +48,11 @@ pub fn join(old: &Stored, mut meta: StoredMeta, fields: &Fields, body: &Bytes, c
     }
     if combined.is_complete() {
         meta.status = 200;
-        meta.partial = None;
+        meta.set_partial(None);
         fields.remove("content-range");
     } else {
         meta.status = 206;
-        meta.partial = Some(Box::new(Partial {
+        meta.set_partial(Some(Partial {
             held: combined.range,
             complete: combined.complete,
             exact: true,

@@ -134,7 +134,7 @@ impl Stored {
     /// The same for a route that compresses, or not: it then has other forms, and says so.
     pub fn for_route(mut self, compression: Option<&Compression>) -> Self {
         let Some(compression) = compression else { return self };
-        if self.meta.partial.is_some() {
+        if self.meta.partial().is_some() {
             return self;
         }
         let mut fields = self.fields.unpack();

@@ -15,7 +15,7 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use cache::{EvictionName, FileCache, FileRedis, FileWarm, FileWarmSource, WriteName};
+pub use cache::{EvictionName, FileCache, FileInvalidate, FileRedis, FileWarm, FileWarmSource, WriteName};
 pub use limit::{
     FileAdaptive, FileConcurrency, FileExempt, FileInFlight, FileLimits, FilePerClient, FileRateLimit, FileRateLimits,
     LimitStoreName,
@@ -24,7 +24,7 @@ pub use read::read;
 pub use route::{
     AuthenticatedName, CodingName, CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileLevels,
     FileMatch, FilePolicies, FileQueryKey, FileRequestEdits, FileResponseEdits, FileRoute, RequestDirectivesName,
-    SetCookieName,
+    SetCookieName, TagFieldsName,
 };
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};
 pub use schema::schema;

@@ -17,8 +17,6 @@ const LATER: &[Later] = &[
     Later("upstreams.*.circuit_breaker", &[]),
     Later("upstreams.*.retry", &[]),
     Later("cache.warm.sources.*.sitemap", &[]),
-    Later("cache.invalidate", &[]),
-    Later("routes.*.cache.tags", &[]),
     Later("routes.*.rate_limit.tokens", &[]),
     Later("routes.*.rate_limit.*.tokens", &[]),
     Later("rate_limits.default.tokens", &[]),

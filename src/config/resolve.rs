@@ -6,6 +6,7 @@
 mod admin;
 mod cache;
 mod concurrency;
+mod invalidate;
 mod limit;
 mod listener;
 mod planned;

@@ -124,6 +124,7 @@ fn two_keys_are_enough() {
             },
             warm: None,
             redis: None,
+            invalidate: vec![],
         },
         metrics: Some("127.0.0.1:9190".parse().unwrap()),
         admin: None,

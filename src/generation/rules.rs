@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::tags::{self, TagFields, Told};
 use crate::config::{
     self, CachePolicy, Collapse, KeyCookies, QueryKey, QueryParameters, RouteCache, RouteLifetime, ValueTemplate,
 };
 use crate::key::{Glob, KeyOptions, QueryOptions};
+use crate::message::Fields;
+use crate::proxy::Decided;
 use crate::rfc9111::date::Seconds;
 use crate::rfc9111::reuse::ReusePolicy;
 use crate::rfc9111::storability::{Codings, LifetimeRules, RequestCookies, SetCookie, StorePolicy};
@@ -35,6 +38,8 @@ pub struct CacheRules {
     pub keep: Duration,
     /// Labels of what is stored, for purging.
     pub tags: Vec<ValueTemplate>,
+    /// Whether clients see the fields that origins label responses with.
+    pub tag_fields: TagFields,
     pub collapse: Collapse,
     /// How what is stored is compressed. `None`: it is sent as it came.
     pub compression: Option<Arc<config::Compression>>,
@@ -76,6 +81,7 @@ impl CacheRules {
             max_ttl: cache.memory.max_ttl,
             keep: policy.keep,
             tags: policy.tags.clone(),
+            tag_fields: policy.tag_fields,
             collapse: policy.collapse,
             compression: route.compression.clone(),
         })
@@ -86,6 +92,11 @@ impl CacheRules {
             Some(_) => Codings::Ours,
             None => Codings::Origins,
         }
+    }
+
+    /// Reads what a response is labelled with; see [`tags::take`].
+    pub fn take_labels(&self, decided: &Decided<'_>, response: &mut Fields) -> Told {
+        tags::take(decided.request, response, &self.tags, decided.captures, self.tag_fields)
     }
 
     pub fn store_policy(&self) -> StorePolicy<'_> {

@@ -7,7 +7,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
 use super::{
-    BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LimitReason, Metrics, Outcome, RedisFault,
+    BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LimitReason, Metrics, Outcome, PurgeKind, RedisFault,
     RedisOperation, Reload,
 };
 use crate::transform::negotiate::Coding;
@@ -151,7 +151,11 @@ fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     up.gauge(&[], u64::from(redis.is_up()));
     let mut dropped = Samples::of(Family::REDIS_WRITES_DROPPED);
     dropped.counter(&[], redis.writes_dropped());
-    families.extend([durations, errors, up, dropped].map(MetricFamily::from));
+    let mut followed = Samples::of(Family::COHERENCE_FOLLOWED);
+    followed.gauge(&[], u64::from(redis.is_followed()));
+    let mut waiting = Samples::of(Family::COHERENCE_WAITING);
+    waiting.gauge(&[], redis.purges_waiting());
+    families.extend([durations, errors, up, dropped, followed, waiting].map(MetricFamily::from));
 }
 
 fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
@@ -181,6 +185,11 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
             compressions.counter(&[coding.as_str(), result.as_str()], counter.value());
         }
     }
+    let mut purges = Samples::of(Family::CACHE_PURGES);
+    for (what, count) in PurgeKind::ALL.iter().zip(&metrics.purges) {
+        purges.counter(&[what.as_str()], count.value());
+    }
+    families.push(purges.into());
     let mut log_dropped = Samples::of(Family::LOG_DROPPED);
     log_dropped.counter(&[], metrics.log_dropped.value());
     let mut build_info = Samples::of(Family::BUILD_INFO);

@@ -14,6 +14,8 @@ pub struct RedisMetrics {
     /// Not by thread: there are few, unless something is wrong.
     faults: [[AtomicU64; RedisFault::COUNT]; RedisOperation::COUNT],
     up: AtomicBool,
+    followed: AtomicBool,
+    purges_waiting: AtomicU64,
     writes_dropped: Counter,
 }
 
@@ -30,6 +32,24 @@ impl RedisMetrics {
     /// Whether it is used now.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Relaxed);
+    }
+
+    /// Whether the purges of all instances are followed.
+    pub fn set_followed(&self, followed: bool) {
+        self.followed.store(followed, Relaxed);
+    }
+
+    /// How many purges wait to be recorded.
+    pub fn set_purges_waiting(&self, count: u64) {
+        self.purges_waiting.store(count, Relaxed);
+    }
+
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followed.load(Relaxed)
+    }
+
+    pub(crate) fn purges_waiting(&self) -> u64 {
+        self.purges_waiting.load(Relaxed)
     }
 
     /// So many responses were not written.

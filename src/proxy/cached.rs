@@ -63,6 +63,8 @@ enum Turn<'a> {
     Read(Plan<'a>),
     /// Look again; the fetch may have to be for these values of the fields that the response varies by.
     Again(Option<Vec<u8>>),
+    /// What the other one brings was purged by the purge of this number before this request came: only fetches from behind it will do.
+    Purged(u64),
     /// Fetch without waiting for anybody.
     Alone,
 }
@@ -99,6 +101,8 @@ impl Proxy {
         };
         let mut first = Some(found);
         let mut variant = None;
+        // Set where a fetch that could be waited for turns out to be from before a purge of what it brings.
+        let mut behind = 0;
         let mut followed = Followed::Nobody;
         let mut turns = 0;
         let mut asked_l2 = false;
@@ -117,7 +121,7 @@ impl Proxy {
             let destination = |variant| Destination {
                 key: key.clone(),
                 variant,
-                invalidations: self.cache.invalidations.count(&key),
+                epoch: self.cache.epochs.of_key(&key).max(behind),
             };
             let reason = match found.decision {
                 Reuse::Fresh(served) => {
@@ -209,6 +213,10 @@ impl Proxy {
                             variant = values.or(variant);
                             continue;
                         }
+                        Turn::Purged(epoch) => {
+                            behind = epoch;
+                            continue;
+                        }
                         Turn::Alone => None,
                     }
                 }
@@ -219,6 +227,7 @@ impl Proxy {
                 stored: found.stored,
                 reason,
                 duty,
+                began: self.cache.begin(),
             };
             return self.fetch(decided, rules, fetch, client, exchange, alarm).await;
         }
@@ -271,6 +280,11 @@ impl Proxy {
         let request = decided.request;
         if filling.meta.variant.fits(&request.fields).is_none() {
             return Ok(Turn::Again(variant_values(&request.fields, &filling.fields, rules)));
+        }
+        let labels = filling.meta.labels().map_or(&[][..], |labels| labels.as_slice());
+        let epoch = self.cache.epochs.of_labels(labels);
+        if epoch > filling.began.local {
+            return Ok(Turn::Purged(epoch));
         }
         // RFC 9111 §4: only a response that may be reused for this request, too.
         let now = Timestamp::from(self.clock.now());
@@ -336,7 +350,8 @@ fn candidates(found: &Found) -> Vec<Arc<Stored>> {
     match (&found.decision, &found.stored, &found.variants) {
         (Reuse::Validate(_), Some(stored), _) => vec![stored.clone()],
         (Reuse::Forward(Forward::VaryMiss), None, Some(variants)) => {
-            let usable = |stored: &&Arc<Stored>| stored.meta.validators.etag.is_some() && stored.meta.partial.is_none();
+            let usable =
+                |stored: &&Arc<Stored>| stored.meta.validators.etag.is_some() && stored.meta.partial().is_none();
             variants.iter().filter(usable).cloned().collect()
         }
         _ => Vec::new(),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::cached::{hit, key};
-use super::fill::declared;
+use super::fill::{declared, subject};
 use super::l2::Keeping;
 use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Landing};
-use crate::cache::{FetchDuty, Join, Stored};
+use crate::cache::tags::Told;
+use crate::cache::{Began, FetchDuty, Join, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
@@ -38,6 +39,8 @@ pub(super) struct Fetch {
     pub reason: Forward,
     /// Others wait for what comes of this.
     pub duty: Option<FetchDuty>,
+    /// The last purge that there had been when it began.
+    pub began: Began,
 }
 
 impl Proxy {
@@ -99,25 +102,29 @@ impl Proxy {
             }
             sent => sent?,
         };
-        let response = match sent {
+        let mut response = match sent {
             Sent::Response(response) => response,
             Sent::Answered => return Ok(Plan::Answered),
         };
+        let told = rules.take_labels(decided, &mut response.head.fields);
         if response.head.status == 304 && !fetch.candidates.is_empty() {
-            return Box::pin(self.confirmed(decided, rules, fetch, *response, times, client, exchange, alarm)).await;
+            return Box::pin(self.confirmed(decided, rules, fetch, told, *response, times, client, exchange, alarm))
+                .await;
         }
         if request.method == http::Method::HEAD {
-            self.after_head(request, rules, &fetch, &response.head, times);
+            self.after_head(decided, rules, &fetch, &told, &response.head, times);
         }
-        self.arrived(decided, rules, fetch, response, times, exchange)
+        self.arrived(decided, rules, fetch, told, response, times, exchange)
     }
 
     /// Stores a response for all, or passes it on to the one client.
+    #[expect(clippy::too_many_arguments, reason = "what is decided, what came, and where it goes")]
     pub(super) fn arrived<'a>(
         self: &Arc<Self>,
         decided: &Decided<'a>,
         rules: &CacheRules,
         mut fetch: Fetch,
+        told: Told,
         mut response: Box<Response>,
         times: Times,
         exchange: &Exchange,
@@ -130,6 +137,7 @@ impl Proxy {
             }
             Storable::Yes(mut accepted) => {
                 rules.limit_freshness(&mut accepted.meta);
+                accepted.meta.set_labels(told.labels(fetch.began.local));
                 // RFC 9111 §4: who waits may only get what could be reused for it at once.
                 let shared = reuse(request, &accepted.meta, times.received, &rules.reuse);
                 if !matches!(shared, Reuse::Fresh(_) | Reuse::Stale(..)) {
@@ -166,7 +174,10 @@ impl Proxy {
             Sent::Response(response) => response,
             Sent::Answered => return Ok(Plan::Answered),
         };
-        self.after_unsafe(decided, &response.head);
+        let told = rules.take_labels(decided, &mut response.head.fields);
+        self.after_unsafe(decided, &response.head).await;
+        // What it has purged is not from behind itself.
+        let began = self.cache.begin();
         let times = Times {
             requested,
             received: Timestamp::from(self.clock.now()),
@@ -178,9 +189,10 @@ impl Proxy {
             && let Some(key) = key_of_get(request, rules, exchange.client.trust)
         {
             rules.limit_freshness(&mut accepted.meta);
+            accepted.meta.set_labels(told.labels(began.local));
             let fetch = Fetch {
                 destination: Destination {
-                    invalidations: self.cache.invalidations.count(&key),
+                    epoch: self.cache.epochs.of_key(&key),
                     key,
                     variant: None,
                 },
@@ -188,6 +200,7 @@ impl Proxy {
                 stored: None,
                 reason: Forward::Method,
                 duty: None,
+                began,
             };
             return self.fill(decided, rules, fetch, *response, *accepted, exchange);
         }
@@ -202,6 +215,7 @@ impl Proxy {
         decided: &Decided<'a>,
         rules: &CacheRules,
         mut fetch: Fetch,
+        told: Told,
         response: Response,
         times: Times,
         client: &mut Client,
@@ -231,13 +245,25 @@ impl Proxy {
                 Freshened::Store(accepted) => {
                     let Accepted { mut meta, fields } = *accepted;
                     rules.limit_freshness(&mut meta);
+                    let before = stored.meta.labels();
+                    meta.set_labels(told.freshened(decided.request, before, &fields, fetch.began.local));
                     let new = Arc::new(stored.updated(meta, fields));
-                    if new.meta.variant == stored.meta.variant {
-                        self.cache.memory.replace(key, &stored, Some(new.clone()));
-                    } else {
-                        self.cache.memory.store(&decided.route.name, key, new.clone());
+                    let is_current = || {
+                        let subject = subject(&fetch.destination, &decided.route.name, &new.meta);
+                        self.cache.is_current(fetch.began.local, subject)
+                    };
+                    if is_current() {
+                        if new.meta.variant == stored.meta.variant {
+                            self.cache.memory.replace(key, &stored, Some(new.clone()));
+                        } else {
+                            self.cache.memory.store(&decided.route.name, key, new.clone());
+                        }
+                        // A purge in between may have come too early to find it.
+                        if !is_current() {
+                            self.cache.memory.replace(key, &new, None);
+                        }
                     }
-                    self.write_behind(Keeping::of(rules), &fetch.destination, &new);
+                    self.write_behind(Keeping::of(rules, decided.route, fetch.began), &fetch.destination, &new);
                     new
                 }
                 Freshened::Leave(fields, _) => with_fields(&stored, fields),
@@ -274,10 +300,19 @@ impl Proxy {
     }
 
     /// What a response to HEAD says about the stored response to GET (RFC 9111 §4.3.5).
-    fn after_head(&self, request: &RequestHead, rules: &CacheRules, fetch: &Fetch, head: &ResponseHead, times: Times) {
+    fn after_head(
+        &self,
+        decided: &Decided<'_>,
+        rules: &CacheRules,
+        fetch: &Fetch,
+        told: &Told,
+        head: &ResponseHead,
+        times: Times,
+    ) {
+        let request = decided.request;
         let Some(stored) = &fetch.stored else { return };
         let key = &fetch.destination.key;
-        let length = match stored.meta.partial.as_deref() {
+        let length = match stored.meta.partial() {
             Some(partial) => partial.complete,
             None => Some(stored.body.len() as u64),
         };
@@ -293,9 +328,17 @@ impl Proxy {
                     Freshened::Store(accepted) => {
                         let Accepted { mut meta, fields } = *accepted;
                         rules.limit_freshness(&mut meta);
+                        let before = stored.meta.labels();
+                        meta.set_labels(told.freshened(request, before, &fields, fetch.began.local));
+                        if !self.cache.is_current(
+                            fetch.began.local,
+                            subject(&fetch.destination, &decided.route.name, &meta),
+                        ) {
+                            return;
+                        }
                         let new = Arc::new(stored.updated(meta, fields));
                         self.cache.memory.replace(key, stored, Some(new.clone()));
-                        self.write_behind(Keeping::of(rules), &fetch.destination, &new);
+                        self.write_behind(Keeping::of(rules, decided.route, fetch.began), &fetch.destination, &new);
                     }
                     Freshened::Remove(..) => {
                         self.cache.memory.replace(key, stored, None);
@@ -355,6 +398,7 @@ impl Proxy {
                 stored: Some(stored),
                 reason: Forward::Stale,
                 duty: Some(duty),
+                began: proxy.cache.begin(),
             };
             let mut client = Client::Nobody;
             // Whatever comes of it is told to those who wait; there is nobody else to tell.

@@ -14,6 +14,7 @@ use super::origin::Response;
 use super::recode::Recoder;
 use super::relay::Relay;
 use super::{Decided, Failure, Plan, Proxy};
+use crate::cache::epochs::Subject;
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::partial::settle;
@@ -30,6 +31,7 @@ use crate::respond::cache_status::{self, CacheStatus, Storing};
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::Served;
 use crate::rfc9111::storability::Accepted;
+use crate::rfc9111::stored::StoredMeta;
 use crate::transform::fields::Delivery;
 use crate::upstream::{Event, Origin};
 
@@ -56,7 +58,7 @@ impl Proxy {
         let Accepted { meta, mut fields } = accepted;
         fields.shrink();
         let served = Served::of(&meta, meta.received);
-        let filling = Arc::new(Filling::new(meta, fields, declared(&head), rules.max_body));
+        let filling = Arc::new(Filling::new(meta, fields, declared(&head), rules.max_body, fetch.began));
         let status = CacheStatus {
             outcome: cache_status::Outcome::Forwarded {
                 reason: fetch.reason,
@@ -78,7 +80,7 @@ impl Proxy {
             route: decided.route.name.clone(),
             filling,
             destination: fetch.destination,
-            keeping: Keeping::of(rules),
+            keeping: Keeping::of(rules, decided.route, fetch.began),
             duty: fetch.duty,
             compression: rules.compression.clone(),
             _permits: permits,
@@ -181,7 +183,7 @@ impl Fill {
     async fn finish(self, origin: Origin, last: Bytes) {
         self.record(origin);
         if let Some(stored) = self.keep(&last) {
-            self.proxy.write(self.keeping, &self.destination, &stored).await;
+            self.proxy.write(self.keeping.clone(), &self.destination, &stored).await;
         }
         self.end(last);
     }
@@ -190,7 +192,8 @@ impl Fill {
     fn finish_empty(self, origin: Origin) {
         self.record(origin);
         if let Some(stored) = self.keep(&Bytes::new()) {
-            self.proxy.write_behind(self.keeping, &self.destination, &stored);
+            self.proxy
+                .write_behind(self.keeping.clone(), &self.destination, &stored);
         }
         self.end(Bytes::new());
     }
@@ -231,10 +234,10 @@ impl Fill {
         Some(stored)
     }
 
-    /// Whether its URI has not been invalidated since it was asked for.
+    /// Whether nothing that is about it has been purged since it was asked for.
     fn is_valid(&self) -> bool {
-        let Destination { key, invalidations, .. } = &self.destination;
-        self.proxy.cache.invalidations.count(key) == *invalidations
+        let subject = subject(&self.destination, &self.route, &self.filling.meta);
+        self.proxy.cache.is_current(self.filling.began.local, subject)
     }
 
     /// Brings the body in, all but its last piece, which is the answer: empty where the end came by itself.
@@ -299,6 +302,15 @@ impl Drop for Fill {
     fn drop(&mut self) {
         // Whatever ended the task: readers must not wait for ever. After a good end this says nothing new.
         self.filling.end(Err(Broken("fill-aborted")));
+    }
+}
+
+/// What purges are compared with for a response that goes to that destination.
+pub(super) fn subject<'a>(destination: &'a Destination, route: &'a str, meta: &'a StoredMeta) -> Subject<'a> {
+    Subject {
+        key: &destination.key,
+        route,
+        labels: meta.labels().map_or(&[], |labels| labels.as_slice()),
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cached::Found;
+use super::fill::subject;
 use super::{Decided, Proxy};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::l2::{L2, Write};
-use crate::cache::{FetchDuty, Join, Stored};
+use crate::cache::{Began, FetchDuty, Join, Stored};
+use crate::config;
 use crate::generation::CacheRules;
 use crate::key::CacheKey;
 use crate::message::RequestHead;
@@ -17,17 +19,21 @@ use crate::rfc9111::reuse::{Forward, Reuse, reuse};
 use crate::rfc9111::stored::StaleWindows;
 
 /// What a lookup in L2 depends on beside the request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Keeping {
     windows: StaleWindows,
     keep: std::time::Duration,
+    route: Arc<str>,
+    began: Began,
 }
 
 impl Keeping {
-    pub(super) fn of(rules: &CacheRules) -> Self {
+    pub(super) fn of(rules: &CacheRules, route: &config::Route, began: Began) -> Self {
         Self {
             windows: rules.reuse.windows,
             keep: rules.keep,
+            route: route.name.clone(),
+            began,
         }
     }
 }
@@ -66,7 +72,11 @@ impl Proxy {
         known: Option<&Arc<Stored>>,
     ) -> Option<Arc<Stored>> {
         let key = &destination.key;
-        let stored = l2.look(key, &request.fields).await?;
+        let began = self.cache.epochs.last();
+        let stored = l2.look(key, route, &request.fields).await?;
+        if let Some(labels) = stored.meta.labels() {
+            labels.set_seen(began);
+        }
         let generation = self.generation.load();
         let compression = generation.config.routes.iter().find(|known| *known.name == *route);
         let compression = compression.and_then(|route| route.compression.as_deref());
@@ -75,7 +85,7 @@ impl Proxy {
         if known.is_some_and(|known| known.meta.ttl(now) >= stored.meta.ttl(now)) {
             return None;
         }
-        let is_valid = || self.cache.invalidations.count(key) == destination.invalidations;
+        let is_valid = || self.cache.is_current(began, subject(destination, route, &stored.meta));
         if !is_valid() {
             return None;
         }
@@ -183,10 +193,11 @@ impl Proxy {
 
 fn write(keeping: Keeping, destination: &Destination, stored: &Arc<Stored>) -> Write {
     Write {
+        route: keeping.route,
+        began: keeping.began,
         key: destination.key.clone(),
         stored: stored.clone(),
         windows: keeping.windows,
         keep: keeping.keep,
-        invalidations: destination.invalidations,
     }
 }

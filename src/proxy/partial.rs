@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::fetch::{Fetch, ask_for_identity};
+use super::fill::subject;
 use super::origin::{Response, Sent};
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::Stored;
@@ -65,14 +66,16 @@ impl Proxy {
         };
         exchange.cache = Some(Forward::Partial.into());
         let requested = Timestamp::from(self.clock.now());
+        let began = self.cache.begin();
         let ask = |fields: &mut Fields| ask_for_identity(fields, rules);
-        let Sent::Response(response) = self.send(&asking, ask, client, exchange, alarm).await? else {
+        let Sent::Response(mut response) = self.send(&asking, ask, client, exchange, alarm).await? else {
             return Ok(Some(Plan::Answered));
         };
         let times = Times {
             requested,
             received: Timestamp::from(self.clock.now()),
         };
+        let told = rules.take_labels(decided, &mut response.head.fields);
         if !matches!(response.head.status, 206 | 304 | 416) && decided.request.method == http::Method::GET {
             // RFC 9110 §13.1.5, §14.2: the whole as it is now, or why there is none.
             let fetch = Fetch {
@@ -81,8 +84,11 @@ impl Proxy {
                 stored: Some(stored.clone()),
                 reason: Forward::Partial,
                 duty: None,
+                began,
             };
-            return self.arrived(decided, rules, fetch, response, times, exchange).map(Some);
+            return self
+                .arrived(decided, rules, fetch, told, response, times, exchange)
+                .map(Some);
         }
         let Response { mut origin, head, .. } = *response;
         let outcome = if is_error(head.status) {
@@ -96,7 +102,8 @@ impl Proxy {
         };
         let Accepted { mut meta, fields } = *accepted;
         rules.limit_freshness(&mut meta);
-        let Some(announced) = meta.partial.as_deref() else {
+        meta.set_labels(told.labels(began.local));
+        let Some(announced) = meta.partial() else {
             return Ok(None);
         };
         let Some(combined) = combine(&stored.meta, announced, &fields, times.received) else {
@@ -111,10 +118,15 @@ impl Proxy {
         origin.end();
         let whole = join(stored, meta, &fields, &body, &combined);
         let whole = Arc::new(whole.for_route(rules.compression.as_deref()));
-        if self.cache.invalidations.count(&destination.key) == destination.invalidations {
+        let subject = subject(destination, &decided.route.name, &whole.meta);
+        if self.cache.is_current(began.local, subject) {
             self.cache
                 .memory
                 .store(&decided.route.name, &destination.key, whole.clone());
+            // A purge in between may have come too early to find it.
+            if !self.cache.is_current(began.local, subject) {
+                self.cache.memory.replace(&destination.key, &whole, None);
+            }
         }
         let served = Served::of(&whole.meta, times.received);
         let status = CacheStatus {

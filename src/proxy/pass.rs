@@ -1,5 +1,6 @@
 //! Responses that go to one client and nowhere else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::origin::{LONG_IDLE, Response, Sent};
@@ -24,7 +25,7 @@ const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
 impl Proxy {
     /// Passes a request on, and plans to pass its response back; the cache has no part in it, for this reason.
     pub(super) async fn pass<'a>(
-        &self,
+        self: &Arc<Self>,
         decided: &Decided<'a>,
         reason: Forward,
         detail: Option<&'static str>,
@@ -37,7 +38,10 @@ impl Proxy {
             Sent::Response(response) => response,
             Sent::Answered => return Ok(Plan::Answered),
         };
-        self.after_unsafe(decided, &response.head);
+        if let Some(rules) = exchange.route().and_then(|route| route.cache.as_ref()) {
+            rules.take_labels(decided, &mut response.head.fields);
+        }
+        self.after_unsafe(decided, &response.head).await;
         forwarded_status(reason, detail, Fetch::Own).append_to(&mut response.head.fields);
         Ok(Plan::Deliver(*decided, response))
     }

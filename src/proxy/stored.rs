@@ -8,10 +8,8 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::http1::encode::decimal;
 use crate::io::Alarm;
-use crate::key::CacheKey;
 use crate::message::{Framing, Lines, ResponseHead};
 use crate::respond::cache_status::CacheStatus;
-use crate::rfc9111::invalidation::invalidated;
 use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, held_parts, selection};
 use crate::rfc9111::reuse::Served;
 use crate::rfc9111::validation::{ClientCondition, evaluate, keep_for_not_modified};
@@ -84,23 +82,6 @@ impl Proxy {
         }
         client.finish(None);
     }
-
-    /// What a successful unsafe request makes worthless (RFC 9111 §4.4).
-    pub(super) fn after_unsafe(&self, decided: &Decided<'_>, head: &ResponseHead) {
-        for uri in invalidated(decided.request, head) {
-            for rules in decided
-                .generation
-                .routes
-                .iter()
-                .filter_map(|route| route.cache.as_ref())
-            {
-                let key = CacheKey::of_uri(&uri, &rules.key.query);
-                self.cache.invalidations.note(&key);
-                self.cache.memory.invalidate(&key);
-                self.remove_from_l2(&key);
-            }
-        }
-    }
 }
 
 fn not_modified(stored: &Stored) -> Answer<'_> {
@@ -116,11 +97,11 @@ fn not_modified(stored: &Stored) -> Answer<'_> {
 /// The part of a stored response that the request asks for (RFC 9110 §14), or has to be content with (RFC 9111 §3.3).
 fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
     let mut fields = StoredLines::new(&stored.fields);
-    let (first, complete) = match stored.meta.partial.as_deref() {
+    let (first, complete) = match stored.meta.partial() {
         Some(partial) => (partial.held.first(), partial.complete),
         None => (0, Some(stored.body.len() as u64)),
     };
-    let parts = match (stored.meta.partial.as_deref(), complete) {
+    let parts = match (stored.meta.partial(), complete) {
         (Some(partial), _) => held_parts(partial, &decided.request.fields),
         (None, complete) => match selection(decided.request, &stored.meta, complete.unwrap_or_default()) {
             Selection::Parts(parts) => parts,

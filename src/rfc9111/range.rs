@@ -315,7 +315,7 @@ impl Partial {
 /// Whether a stored response holds all that a request asks for: a complete one does, a partial one where the request is for
 /// ranges that are in it (RFC 9111 §3.3). Allocates nothing.
 pub fn holds(stored: &StoredMeta, request: &RequestHead) -> bool {
-    let Some(partial) = &stored.partial else {
+    let Some(partial) = stored.partial() else {
         return true;
     };
     if request.method != Method::GET || !if_range_names(request, &stored.validators) {
@@ -330,7 +330,7 @@ pub fn holds(stored: &StoredMeta, request: &RequestHead) -> bool {
 /// Whether a new response is worth more than the one that is stored under the same variant key. A part of a representation is
 /// not, where the whole of the same one is there; [`combine()`] is for two parts.
 pub fn supersedes(new: &StoredMeta, stored: &StoredMeta) -> bool {
-    if new.partial.is_none() || stored.partial.is_some() {
+    if new.partial().is_none() || stored.partial().is_some() {
         return true;
     }
     match (strong_tag(&new.validators), strong_tag(&stored.validators)) {

@@ -12,7 +12,7 @@ use super::freshness::{
 };
 use super::invalidation;
 use super::range::Partial;
-use super::stored::{Restrictions, StaleUse, StaleWindows, StoredMeta};
+use super::stored::{Rare, Restrictions, StaleUse, StaleWindows, StoredMeta};
 use super::validation::Validators;
 use super::vary::VariantKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
@@ -224,7 +224,7 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
     }
     let partial = match status {
         206 => match Partial::announced(request, fields) {
-            Some(partial) => Some(Box::new(partial)),
+            Some(partial) => Some(partial),
             None => return Storable::No(Unstorable::Partial),
         },
         _ => None,
@@ -242,7 +242,7 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
     if has_cookies && matches!(lifetime.source, LifetimeSource::Route | LifetimeSource::Heuristic) {
         return Storable::No(Unstorable::Cookie);
     }
-    let meta = StoredMeta {
+    let mut meta = StoredMeta {
         status,
         received: times.received,
         initial_age: initial_age.into(),
@@ -253,8 +253,9 @@ pub fn assess(request: &RequestHead, status: u16, fields: &Fields, times: Times,
         stale_if_error: directives.stale_if_error,
         validators: Validators::of(fields, times.received),
         variant,
-        partial,
+        rare: Rare::default(),
     };
+    meta.set_partial(partial);
     if is_useless(&meta, policy) {
         return Storable::No(Unstorable::NoFreshness);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::date::{Millis, Seconds, Timestamp};
 use super::freshness::Lifetime;
+use super::labels::Labels;
 use super::range::Partial;
 use super::validation::Validators;
 use super::vary::VariantKey;
@@ -27,8 +28,19 @@ pub struct StoredMeta {
     pub stale_if_error: Option<Seconds>,
     pub validators: Validators,
     pub variant: VariantKey,
-    /// `Some`: the body is only a part of the representation. Boxed, because hardly any is.
-    pub partial: Option<Box<Partial>>,
+    pub rare: Rare,
+}
+
+/// What few stored responses have; for the others it is one pointer to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rare(Option<Box<RareFacts>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct RareFacts {
+    /// `Some`: the body is only a part of the representation.
+    partial: Option<Box<Partial>>,
+    /// What it can be purged by beside its URI.
+    labels: Option<Labels>,
 }
 
 /// What the origin's directives ask of a cache that reuses the response.
@@ -111,8 +123,50 @@ impl StoredMeta {
 
     /// Bytes that this takes on the heap.
     pub fn heap_size(&self) -> usize {
-        let partial = self.partial.as_ref().map_or(0, |partial| size_of_val(&**partial));
-        self.validators.heap_size() + self.variant.heap_size() + partial
+        self.validators.heap_size() + self.variant.heap_size() + self.rare.heap_size()
+    }
+
+    /// `Some`: the body is only a part of the representation.
+    pub fn partial(&self) -> Option<&Partial> {
+        self.rare.0.as_ref()?.partial.as_deref()
+    }
+
+    pub fn set_partial(&mut self, partial: Option<Partial>) {
+        self.rare.change(|facts| facts.partial = partial.map(Box::new));
+    }
+
+    /// What it can be purged by beside its URI. `None`: nothing.
+    #[inline]
+    pub fn labels(&self) -> Option<&Labels> {
+        self.rare.0.as_ref()?.labels.as_ref()
+    }
+
+    pub fn set_labels(&mut self, labels: Option<Labels>) {
+        self.rare.change(|facts| facts.labels = labels);
+    }
+
+    /// The same, stale since `at` and never to be used while it is being validated: what a soft purge leaves. When the origin fails it
+    /// may still stand in for it, for as long as it is allowed to.
+    pub fn outdated(&self, at: Timestamp) -> Self {
+        let mut outdated = self.clone();
+        outdated.lifetime.seconds = outdated.lifetime.seconds.min(self.age(at).into());
+        outdated.stale_while_revalidate = Some(Seconds::ZERO);
+        outdated
+    }
+}
+
+impl Rare {
+    fn change(&mut self, change: impl FnOnce(&mut RareFacts)) {
+        let mut facts = self.0.take().unwrap_or_default();
+        change(&mut facts);
+        self.0 = Some(facts).filter(|facts| facts.partial.is_some() || facts.labels.is_some());
+    }
+
+    fn heap_size(&self) -> usize {
+        let Some(facts) = &self.0 else { return 0 };
+        let partial = facts.partial.as_ref().map_or(0, |partial| size_of_val(&**partial));
+        let labels = facts.labels.as_ref().map_or(0, Labels::heap_size);
+        size_of::<RareFacts>() + partial + labels
     }
 }
 

@@ -333,7 +333,7 @@ pub fn make_conditional<'a>(request: &mut Fields, stored: impl IntoIterator<Item
     let mut partial = false;
     for (meta, fields) in stored {
         count += 1;
-        partial |= meta.partial.is_some();
+        partial |= meta.partial().is_some();
         if let Some(etag) = &meta.validators.etag {
             let tag = etag.to_bytes();
             if !tags.contains(&tag) {
@@ -457,11 +457,11 @@ pub fn freshen(
 ) -> Freshened {
     let fields = updated_fields(stored_fields, &not_modified.fields);
     // Whether it holds is what counts: a 206 that is freshened is not a new one.
-    let status = if stored.partial.is_some() { 200 } else { stored.status };
+    let status = if stored.partial().is_some() { 200 } else { stored.status };
     match assess(request, status, &fields, times, policy) {
         Storable::Yes(mut accepted) => {
             accepted.meta.status = stored.status;
-            accepted.meta.partial = stored.partial.clone();
+            accepted.meta.set_partial(stored.partial().copied());
             Freshened::Store(accepted)
         }
         Storable::No(reason) => {

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use forebay::cache::coherence::Recorded;
+use forebay::cache::purge::{How, Purge, Purged, What};
 use forebay::clock::Clock;
 use forebay::config::{Config, Environment, ListenAddress};
 use forebay::limit::refused::RefusedKey;
+use forebay::proxy::Proxy;
 use forebay::rfc9111::date::{Timestamp, format_http_date};
 use forebay::server::Server;
 use serde_json::Value;
@@ -78,6 +81,40 @@ impl Inside {
     /// A connection to the first listener.
     pub async fn client(&self) -> Client {
         Client::connect(self.address()).await
+    }
+
+    /// What serves the requests.
+    pub fn proxy(&self) -> &Proxy {
+        self.server.proxy()
+    }
+
+    /// Purges hard.
+    pub async fn purge(&self, what: What) -> Purged {
+        let how = How::Hard;
+        self.server.proxy().purge(&Purge { what, how }).await.purged
+    }
+
+    /// Purges hard, and says who knows of it.
+    pub async fn purge_for_all(&self, what: What) -> Recorded {
+        let how = How::Hard;
+        self.server.proxy().purge(&Purge { what, how }).await.recorded
+    }
+
+    /// Waits until the purges of all instances are followed, or are not.
+    pub async fn follows(&self, followed: bool) {
+        self.metric_becomes("forebay_coherence_followed", &[], f64::from(u8::from(followed)))
+            .await;
+    }
+
+    /// Makes stale.
+    pub async fn purge_softly(&self, what: What) -> Purged {
+        let how = How::Soft;
+        self.server.proxy().purge(&Purge { what, how }).await.purged
+    }
+
+    /// How many stored responses a purge would be about.
+    pub async fn count_purged(&self, what: &What) -> u64 {
+        self.server.proxy().count_purged(what).await
     }
 
     /// One GET on a connection of its own.

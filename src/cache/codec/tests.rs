@@ -34,7 +34,7 @@ fn stored(lines: &[(&str, &str)], vary: &[(&str, &str)], body: &[u8]) -> Stored 
             stale_if_error: None,
             validators: Validators::of(&fields, received),
             variant: VariantKey::new(&request, &fields).unwrap(),
-            partial: None,
+            rare: Rare::default(),
         },
         fields: (&fields).into(),
         body: Bytes::copy_from_slice(body).into(),
@@ -43,7 +43,9 @@ fn stored(lines: &[(&str, &str)], vary: &[(&str, &str)], body: &[u8]) -> Stored 
 
 fn written(key: &[u8], stored: &Stored) -> Bytes {
     let (age, ttl) = (Duration::from_secs(9), Duration::from_secs(100));
-    encode(key, stored, &compress(stored), age, ttl).unwrap().into()
+    encode(key, stored, Mark::default(), &compress(stored), age, ttl)
+        .unwrap()
+        .into()
 }
 
 fn read_back(bytes: &Bytes, key: &[u8], stored_for: u64, now: Timestamp) -> Stored {
@@ -130,12 +132,22 @@ fn what_is_wrong_is_said() {
 #[test]
 fn parts_are_not_written() {
     let mut part = stored(&[], &[], b"x");
-    part.meta.partial = Some(Box::new(crate::rfc9111::range::Partial {
+    part.meta.set_partial(Some(crate::rfc9111::range::Partial {
         held: crate::rfc9111::range::ByteRange::new(0, 0).unwrap(),
         complete: Some(2),
         exact: true,
     }));
-    assert!(encode(b"key", &part, &compress(&part), Duration::ZERO, Duration::ZERO).is_none());
+    assert!(
+        encode(
+            b"key",
+            &part,
+            Mark::default(),
+            &compress(&part),
+            Duration::ZERO,
+            Duration::ZERO
+        )
+        .is_none()
+    );
 }
 
 #[test]

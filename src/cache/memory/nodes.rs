@@ -122,6 +122,16 @@ impl Nodes {
         self.nodes.get(id.0 as usize).map_or(0, |node| node.list)
     }
 
+    /// The nodes in use among so many from this one on, and where to go on after them.
+    pub fn some(&self, from: NodeId, steps: usize) -> (Vec<NodeId>, Option<NodeId>) {
+        let from = from.0 as usize;
+        let end = from.saturating_add(steps).min(self.nodes.len());
+        let used = self.nodes.get(from..end).unwrap_or_default().iter().zip(from as u32..);
+        let used = used.filter(|(node, _)| node.slot.is_some());
+        let next = (end < self.nodes.len()).then_some(NodeId(end as u32));
+        (used.map(|(_, id)| NodeId(id)).collect(), next)
+    }
+
     /// Looks at the next `steps` nodes, round and round, for one that is of no use any more.
     pub fn next_useless(&mut self, now: u32, steps: usize) -> Option<NodeId> {
         for _ in 0..steps.min(self.nodes.len()) {

@@ -147,15 +147,19 @@ impl Shards {
         }
     }
 
-    /// Whether the key there is one of this URI.
-    pub fn is_of_uri(&self, slot: Slot, uri: &[u8]) -> bool {
-        let Some(shard) = self.0.get(slot.shard()) else {
-            return false;
-        };
-        shard
-            .read()
-            .entry(slot.index())
-            .is_some_and(|entry| entry.key.get(..entry.uri_length as usize) == Some(uri))
+    /// The key there.
+    pub fn key(&self, slot: Slot) -> Option<CacheKey> {
+        let shard = self.0.get(slot.shard())?.read();
+        let entry = shard.entry(slot.index())?;
+        Some(CacheKey::from_bytes(&entry.key, entry.uri_length as usize))
+    }
+
+    /// What is made of the URI and the variants there.
+    pub fn with<R>(&self, slot: Slot, make: impl FnOnce(&[u8], &Variants) -> R) -> Option<R> {
+        let shard = self.0.get(slot.shard())?.read();
+        let entry = shard.entry(slot.index())?;
+        let uri = entry.key.get(..entry.uri_length as usize).unwrap_or(&entry.key);
+        Some(make(uri, &entry.variants))
     }
 
     /// Where a key that is not there could stand. Only valid until the next insertion.

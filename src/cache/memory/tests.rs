@@ -10,7 +10,7 @@ use crate::key::KeyOptions;
 use crate::message::{Fields, Framing, RequestHead, Scheme, Version};
 use crate::rfc9111::date::{Millis, Seconds};
 use crate::rfc9111::freshness::{Lifetime, LifetimeSource};
-use crate::rfc9111::stored::{Restrictions, StaleWindows, StoredMeta};
+use crate::rfc9111::stored::{Rare, Restrictions, StaleWindows, StoredMeta};
 use crate::rfc9111::validation::Validators;
 use crate::rfc9111::vary::VariantKey;
 
@@ -44,6 +44,11 @@ fn key(number: usize) -> CacheKey {
     key_with(number, None)
 }
 
+/// All responses of a URI go.
+fn invalidate(memory: &Memory, key: &CacheKey) {
+    memory.revise_uri(key, |_| Fate::Go);
+}
+
 /// Received at `at` seconds, fresh for `fresh_for` more.
 fn stored_at(at: u64, fresh_for: u64, body: usize, language: Option<&str>) -> Arc<Stored> {
     let (mut request, mut response) = (Fields::new(), Fields::new());
@@ -66,7 +71,7 @@ fn stored_at(at: u64, fresh_for: u64, body: usize, language: Option<&str>) -> Ar
         stale_if_error: None,
         validators: Validators::default(),
         variant: VariantKey::new(&request, &response).unwrap(),
-        partial: None,
+        rare: Rare::default(),
     };
     Arc::new(Stored::new(meta, &response, Bytes::from(vec![b'x'; body])))
 }
@@ -142,7 +147,7 @@ fn a_response_is_found_until_it_is_replaced_or_invalidated() {
                 .iter()
                 .all(|stored| Arc::ptr_eq(stored, &first))
         );
-        memory.invalidate(&key(1));
+        invalidate(&memory, &key(1));
         assert!(memory.get(&key(1)).is_none());
         assert_eq!((memory.used(), memory.len(), memory.evictions()), (0, 0, 0));
     }
@@ -283,7 +288,7 @@ fn lfu_forgets_what_was_popular_long_ago() {
 #[test]
 fn invalidation_takes_all_keys_of_the_uri_and_no_other() {
     let memory = Memory::new(8 * MIB, Eviction::S3Fifo);
-    let tenants: Vec<String> = (0..3 * INVALIDATION_BATCH)
+    let tenants: Vec<String> = (0..3 * REVISION_BATCH)
         .map(|number| format!("tenant{number}"))
         .collect();
     for tenant in &tenants {
@@ -291,7 +296,7 @@ fn invalidation_takes_all_keys_of_the_uri_and_no_other() {
         memory.store("", &key_with(11, Some(tenant)), stored(10));
     }
     memory.store("", &key(1), stored(10));
-    memory.invalidate(&key(1));
+    invalidate(&memory, &key(1));
     assert!(memory.get(&key(1)).is_none());
     assert!(
         tenants
@@ -472,7 +477,7 @@ fn many_stores_and_invalidations_at_once_leave_nothing_behind() {
                         let tenant = (step % 5).to_string();
                         let key = key_with(number, Some(&tenant));
                         match step % 11 {
-                            0 => memory.invalidate(&self::key(number)),
+                            0 => invalidate(memory, &self::key(number)),
                             1..4 => drop(memory.get(&key)),
                             4 => {
                                 let old = memory.get(&key).and_then(|found| found.iter().next().cloned());
@@ -488,7 +493,7 @@ fn many_stores_and_invalidations_at_once_leave_nothing_behind() {
         });
         check(&memory);
         for number in 0..97 {
-            memory.invalidate(&key(number));
+            invalidate(&memory, &key(number));
         }
         check(&memory);
         assert_eq!((memory.used(), memory.len()), (0, 0), "{order:?}");
@@ -571,7 +576,7 @@ proptest! {
                     }
                 }
                 Step::Invalidate(number) => {
-                    memory.invalidate(&key(number / 3));
+                    invalidate(&memory, &key(number / 3));
                     for tenant in 0..3 {
                         model.remove(&(number / 3 * 3 + tenant));
                         prop_assert!(memory.get(&key_of(number / 3 * 3 + tenant)).is_none());
@@ -584,7 +589,7 @@ proptest! {
             check(&memory);
         }
         for number in 0..24 {
-            memory.invalidate(&key(number / 3));
+            invalidate(&memory, &key(number / 3));
         }
         prop_assert_eq!((memory.used(), memory.len()), (0, 0));
     }

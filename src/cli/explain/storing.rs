@@ -261,7 +261,7 @@ fn stored(meta: &StoredMeta, text: &mut Text) {
             format_args!("yes, with a lifetime of {} s ({source})", lifetime.seconds.get()),
         ),
     }
-    if meta.partial.is_some() {
+    if meta.partial().is_some() {
         text.more("only a part: it answers for the ranges that it holds, until the rest has come");
     }
     if !meta.initial_age.is_zero() {

@@ -164,8 +164,10 @@ pub struct FileCachePolicy {
     pub keep: Option<DurationText>,
     /// What the route's responses may take of the memory together. Default: all of it.
     pub max_size: Option<SizeText>,
-    /// Labels for purging.
+    /// Labels for purging, beside those that the origin gives. May hold what the path captures: `user-{id}`.
     pub tags: Option<List<String>>,
+    /// What becomes of Cache-Tag, Surrogate-Key and xkey, in which origins label responses. Default: strip.
+    pub tag_fields: Option<TagFieldsName>,
     /// What selects a stored response beside scheme, host and path.
     pub key: Option<FileKey>,
     /// Freshness lifetime by status, also for errors, instead of the origin's.
@@ -256,6 +258,16 @@ pub enum SetCookieName {
     Bypass,
     /// They are stored without the cookie.
     Strip,
+}
+
+/// What becomes of the fields in which origins label responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TagFieldsName {
+    /// Clients do not see them.
+    Strip,
+    /// They go on, for another cache in front.
+    Pass,
 }
 
 /// Whether the client's Cache-Control counts.

@@ -28,6 +28,7 @@ pub fn resolve(typed: Option<&FileCache>, report: &mut Report) -> Cache {
         redis: typed
             .and_then(|cache| cache.redis.as_ref())
             .and_then(|redis| super::redis::resolve(redis, report, &path.key("redis"))),
+        invalidate: super::invalidate::resolve(typed, report),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The rules of keys that nothing uses yet (see [`later`](crate::config::later)). What is typed for them is checked
 //! all the same, so that a file written today is right on the day that they can be used.
 
-mod cache;
 mod upstream;
 
 use super::positive;
@@ -16,9 +15,6 @@ pub fn check(file: &FileConfig, report: &mut Report) {
         for (path, _, typed) in upstreams.under(&root.key("upstreams")) {
             upstream::check(typed, report, &path);
         }
-    }
-    if let Some(typed) = &file.cache {
-        cache::check(typed, report, &root.key("cache"));
     }
     if let Some(tracing) = &file.tracing {
         let path = root.key("tracing").key("otlp");

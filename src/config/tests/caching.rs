@@ -43,6 +43,7 @@ fn everything_about_caching() {
             rate: 10.0,
         }),
         redis: None,
+        invalidate: vec![],
     };
     assert_eq!(cache, expected);
     let none = parse(&smallest(
@@ -65,6 +66,7 @@ fn everything_about_caching() {
         keep: Duration::ZERO,
         max_size: Some(64 << 20),
         tags: vec![],
+        tag_fields: TagFields::Strip,
         key: KeyPolicy {
             query: QueryKey {
                 parameters: QueryParameters::Ignore(vec!["utm_*".into(), "%C3%A9".into()]),
@@ -90,6 +92,7 @@ fn a_route_that_says_nothing_caches_as_the_origin_says() {
         keep: seconds(600),
         max_size: None,
         tags: vec![],
+        tag_fields: TagFields::Strip,
         key: KeyPolicy {
             query: QueryKey {
                 parameters: QueryParameters::All,

@@ -91,8 +91,6 @@ fn every_key_is_known() {
             "upstreams.app.circuit_breaker",
             "upstreams.app.retry",
             "cache.warm.sources[1].sitemap",
-            "cache.invalidate",
-            "routes[1].cache.tags",
             "routes[1].cache.collapse",
             "tracing",
         ]

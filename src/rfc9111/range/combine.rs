@@ -18,7 +18,7 @@ pub struct Completion {
 
 /// What to ask for to make a stored partial response whole. `None`: not with one range, or nobody knows how far it reaches.
 pub fn completion(stored: &StoredMeta) -> Option<Completion> {
-    let partial = stored.partial.as_deref().filter(|partial| partial.exact)?;
+    let partial = stored.partial().filter(|partial| partial.exact)?;
     let complete = partial.complete?;
     let held = partial.held;
     let range = match (held.first, complete.checked_sub(held.last + 1)?) {
@@ -66,7 +66,7 @@ pub enum Source {
 /// Combines a stored partial response with a new 206 that holds `new`. `None` where they do not share a strong validator, do not
 /// agree on the length, or leave a gap. The stored fields are then updated by the new ones like with a 304.
 pub fn combine(stored: &StoredMeta, new: &Partial, new_fields: &Fields, received: Timestamp) -> Option<Combined> {
-    let old = stored.partial.as_deref()?;
+    let old = stored.partial()?;
     let new_validators = Validators::of(new_fields, received);
     let same = strong_tag(&stored.validators)?.is_strongly(strong_tag(&new_validators)?);
     let agreed = old.complete.is_none() || new.complete.is_none() || old.complete == new.complete;

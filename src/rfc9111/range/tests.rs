@@ -131,7 +131,7 @@ fn rfc9110_14_4_content_range() {
 fn rfc9111_3_3_a_partial_response_answers_for_what_it_holds() {
     let asked = [("Range", "bytes=-5")];
     let shelf = shelf(206, &asked, &[("Content-Range", "bytes 4-8/9"), ("ETag", "\"1\"")]);
-    let partial = *shelf.stored[0].0.partial.clone().unwrap();
+    let partial = *shelf.stored[0].0.partial().unwrap();
     let cases = [
         ("bytes=-5", Some(&[(4, 8)][..])),
         ("bytes=6-8", Some(&[(6, 8)])),
@@ -170,7 +170,7 @@ fn rfc9111_3_3_a_partial_response_answers_for_what_it_holds() {
     let head = request("HEAD", "/", &[("Range", "bytes=6-8")]);
     assert_eq!(shelf.reuse(&head, NOW), Reuse::Forward(Forward::Partial));
     let mut unknown = shelf.stored[0].0.clone();
-    unknown.partial = Some(Box::new(Partial {
+    unknown.set_partial(Some(Partial {
         complete: None,
         ..partial
     }));
@@ -204,8 +204,8 @@ fn rfc9111_3_3_a_range_counted_one_too_far_still_answers() {
     let asked = [("Range", "bytes=-5")];
     let mut shelf = shelf(206, &asked, &[("Content-Range", "bytes 4-9/10")]);
     let meta = &mut shelf.stored[0].0;
-    let partial = meta.partial.as_deref().unwrap().after_body(5).unwrap();
-    meta.partial = Some(Box::new(partial));
+    let partial = meta.partial().unwrap().after_body(5).unwrap();
+    meta.set_partial(Some(partial));
     for (value, text) in [
         ("bytes=-5", "01234"),
         ("bytes=6-8", "234"),

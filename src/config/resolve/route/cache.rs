@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::super::cache::whole_seconds;
 use super::Captures;
+use crate::cache::tags::TagFields;
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::scalar::{CollapseScope, DurationText};
 use crate::config::file::shape::{List, Map, Switch};
-use crate::config::file::{FileCachePolicy, RequestDirectivesName, SetCookieName};
+use crate::config::file::{FileCachePolicy, RequestDirectivesName, SetCookieName, TagFieldsName};
 use crate::config::report::Report;
 use crate::config::{CachePolicy, Collapse, KeyPolicy, RouteCache, RouteLifetime, ValuePart, ValueTemplate};
 use crate::rfc9111::storability::{ClientDirectives, SetCookie};
@@ -38,6 +39,7 @@ pub struct SaidPolicy {
     keep: Option<Duration>,
     max_size: Option<u64>,
     tags: Option<Vec<ValueTemplate>>,
+    tag_fields: Option<TagFields>,
     key: key::Said,
     set_cookie: Option<SetCookie>,
     request_directives: Option<ClientDirectives>,
@@ -92,6 +94,10 @@ fn policy(typed: &FileCachePolicy, report: &mut Report, path: &KeyPath, around: 
             .tags
             .as_ref()
             .map(|typed| tags(typed, report, &path.key("tags"), around.captures)),
+        tag_fields: typed.tag_fields.map(|name| match name {
+            TagFieldsName::Strip => TagFields::Strip,
+            TagFieldsName::Pass => TagFields::Pass,
+        }),
         key: match &typed.key {
             Some(typed) => key::read(typed, report, &path.key("key"), around.keep_fields),
             None => key::Said::default(),
@@ -225,6 +231,7 @@ pub fn assemble(own: Option<&Said>, common: Option<&Said>) -> RouteCache {
         keep: own.keep.or(common.keep).unwrap_or(usual.keep),
         max_size: own.max_size.or(common.max_size),
         tags: super::said(&own.tags, &common.tags).unwrap_or(usual.tags),
+        tag_fields: own.tag_fields.or(common.tag_fields).unwrap_or(usual.tag_fields),
         key: KeyPolicy {
             query: super::said(&own.key.query, &common.key.query).unwrap_or_default(),
             headers: super::said(&own.key.headers, &common.key.headers).unwrap_or_default(),
