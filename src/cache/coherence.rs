@@ -179,9 +179,9 @@ impl Coherence {
             waiting: Mutex::default(),
             count: AtomicUsize::new(0),
             name: format!("{:016x}", fastrand::u64(..)),
-            // In a cluster both are in one slot.
-            log: format!("{prefix}{{purges}}:log"),
-            id: format!("{prefix}{{purges}}:incarnation"),
+            // In a cluster both are in one slot; while the node that has it is gone, L2 is not used.
+            log: format!("{prefix}{{coherence}}:log"),
+            id: format!("{prefix}{{coherence}}:incarnation"),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(shared.clone()));
@@ -459,8 +459,8 @@ impl Shared {
             if self.read_on(&mut connection, &followed, Some(BLOCK)).await?.is_none() {
                 return Ok(());
             }
-            let mut command = redis::cmd("GET");
-            command.arg(&self.id);
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(&self.id).arg(0).arg(-1);
             let id: Option<String> = read(self.run(&mut connection, &command).await?)?;
             if id.and_then(|id| u64::from_str_radix(&id, 16).ok()) != Some(followed.incarnation) {
                 return Ok(());

@@ -179,15 +179,15 @@ async fn lost_bookkeeping_counts_as_a_purge_of_everything() {
     let one = instance(&origin, &redis, "").await;
     let lose: [&[&[&str]]; 4] = [
         &[&["FLUSHALL"]],
-        &[&["DEL", "forebay:{purges}:incarnation"]],
+        &[&["DEL", "forebay:{coherence}:incarnation"]],
         &[
-            &["DEL", "forebay:{purges}:log"],
-            &["DEL", "forebay:{purges}:incarnation"],
+            &["DEL", "forebay:{coherence}:log"],
+            &["DEL", "forebay:{coherence}:incarnation"],
         ],
         // As a replica that has not got everything.
         &[
-            &["DEL", "forebay:{purges}:log"],
-            &["SET", "forebay:{purges}:incarnation", "00000000000000aa"],
+            &["DEL", "forebay:{coherence}:log"],
+            &["SET", "forebay:{coherence}:incarnation", "00000000000000aa"],
         ],
     ];
     for commands in lose {
@@ -214,7 +214,7 @@ async fn a_log_that_was_trimmed_past_an_instance_clears_its_memory() {
         local n = tonumber(string.match(last, '^%d+')); \
         for i = 1, 3 do redis.call('XADD', l, (n + i) .. '-0', 'nonce', 'x', 'from', 'y', 'purge', \
         '{\"what\":{\"labels\":[1]},\"how\":\"hard\"}') end; redis.call('XTRIM', l, 'MAXLEN', 1); return 1";
-    redis.command(&["EVAL", script, "1", "forebay:{purges}:log"]).await;
+    redis.command(&["EVAL", script, "1", "forebay:{coherence}:log"]).await;
     for proxy in [&one, &other] {
         proxy.stored(0).await;
         proxy.follows(true).await;
