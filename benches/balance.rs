@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use forebay::clock::Clock;
 use forebay::config::{Balance, HashKey, ServerAddress, Upstream as UpstreamConfig, UpstreamServer};
 use forebay::metrics::Metrics;
 use forebay::upstream::{Selection, Tried, Upstream};
@@ -28,7 +29,7 @@ fn upstream(balance: Balance) -> Arc<Upstream> {
         balance,
         ..UpstreamConfig::new("app", servers.collect())
     };
-    let upstream = Upstream::new(&config, &Metrics::new(), None).expect("no file is named");
+    let upstream = Upstream::new(&config, &Metrics::new(), &Clock::new(), None).expect("no file is named");
     for (index, member) in upstream.zone().members().iter().enumerate() {
         // At work, so that nobody is the least busy at first sight.
         for _ in 0..10 + index % 5 {

@@ -37,6 +37,11 @@ impl Clock {
         since.saturating_add(offset.saturating_mul(1_000_000))
     }
 
+    /// [`uptime`](Self::uptime) as a duration.
+    pub fn running(&self) -> Duration {
+        Duration::from_nanos(self.uptime())
+    }
+
     /// Moves this clock and its clones on.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);

@@ -10,6 +10,7 @@ pub(crate) mod defaults;
 pub mod diagnostic;
 pub mod environment;
 pub mod file;
+mod health_check;
 mod later;
 mod limits;
 mod load;
@@ -43,6 +44,7 @@ use crate::transform::negotiate::Coding;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use environment::Environment;
 pub use file::schema;
+pub use health_check::{HealthCheck, HttpQuestion, Question, Unchecked};
 pub use limits::{
     AddressDetail, Concurrency, Enforcement, Exempt, InFlight, LimitFields, LimitHits, LimitKeyPart, LimitStore,
     LimitUnit, PerClient, RateLimit, RateLimits,
@@ -50,8 +52,8 @@ pub use limits::{
 pub use load::Loaded;
 pub use redis::{Deployment, Password, Redis, RedisTls, Secret, WritePolicy};
 pub use upstream::{
-    Balance, Dns, HashKey, HostPolicy, ProxyVersion, Role, SameSite, ServerAddress, ServerSource, Sticky, Timeouts,
-    Upstream, UpstreamServer, UpstreamTls, Verify,
+    Balance, Dns, HashKey, HostPolicy, ProxyVersion, Retry, Role, SameSite, ServerAddress, ServerSource, Sticky,
+    Timeouts, Upstream, UpstreamServer, UpstreamTls, Verify,
 };
 
 /// Everything that one configuration file says, with defaults filled in.

@@ -6,6 +6,7 @@ mod rules;
 use std::sync::Arc;
 
 use crate::cache::memory::RouteShare;
+use crate::clock::Clock;
 use crate::config::{self, Config, ListenAddress, ValueTemplate};
 use crate::edge::tls::TlsAcceptor;
 use crate::key::QueryOptions;
@@ -74,7 +75,12 @@ impl Generation {
     ///
     /// # Errors
     /// Everything that is wrong with the files that the configuration names.
-    pub fn new(config: Config, metrics: &Metrics, before: Option<&Self>) -> Result<Self, Vec<TlsConfigError>> {
+    pub fn new(
+        config: Config,
+        metrics: &Metrics,
+        clock: &Clock,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<TlsConfigError>> {
         let mut errors = Vec::new();
         // What clients have used is not forgotten because something else has changed.
         let limiter = match before {
@@ -86,7 +92,7 @@ impl Generation {
             let kept = before.and_then(|before| before.upstreams.iter().find(|kept| kept.config() == upstream));
             match kept {
                 Some(kept) => upstreams.push(kept.clone()),
-                None => match Upstream::new(upstream, metrics, changed(upstream, before)) {
+                None => match Upstream::new(upstream, metrics, clock, changed(upstream, before)) {
                     Ok(upstream) => upstreams.push(Arc::new(upstream)),
                     Err(error) => errors.push(error),
                 },

@@ -30,7 +30,7 @@ pub use route::RouteMetrics;
 use series::Series;
 pub(crate) use stripe::PerThread;
 pub use stripe::{Counter, Gauge, GaugeGuard};
-pub use upstream::{ServerMetrics, UpstreamMetrics};
+pub use upstream::{ServerMetrics, UpstreamGauges, UpstreamMetrics};
 
 /// The `route` of requests that reached none: refused at the door, or matched by nothing.
 pub const NO_ROUTE: &str = "none";
@@ -107,6 +107,13 @@ families! {
         "Places of a concurrency limit; an adaptive one changes them.";
     GATE_REFUSED = COUNTER "forebay_concurrency_refused_total" ["gate", "reason"]
         "Requests that got no place, by reason.";
+    UPSTREAM_HEALTHY = GAUGE "forebay_upstream_healthy" ["upstream", "server"]
+        "1 while a server may be given requests: 0 while probes fail, while it is ejected for its failures, or while it is drained. A name \
+         with several addresses counts those that may.";
+    CIRCUIT_STATE = GAUGE "forebay_circuit_state" ["upstream"]
+        "State of an upstream's circuit breaker: 0 closed, 1 half-open, 2 open.";
+    RETRIES = COUNTER "forebay_retries_total" ["upstream"]
+        "Attempts at a request after its first.";
     STREAMS_ACTIVE = GAUGE "forebay_streams_active" ["route"]
         "Event streams that are open.";
     STREAM_FIRST_EVENT = HISTOGRAM "forebay_stream_first_event_seconds" ["route"]
@@ -237,6 +244,20 @@ impl Outcome {
     /// Whether the server could not be reached, or did not keep to the protocol or its time.
     pub fn is_failure(self) -> bool {
         !matches!(self, Self::Ok | Self::ServerError | Self::ClientGone)
+    }
+
+    /// Whether it speaks against the server: what another server would not have done. Statuses are looked at where they come in.
+    pub fn speaks_against_server(self) -> bool {
+        match self {
+            Self::ConnectError
+            | Self::ConnectTimeout
+            | Self::TlsError
+            | Self::Timeout
+            | Self::Reset
+            | Self::Incomplete => true,
+            // What cannot be understood may be the answer to just this request, and who sends it could make others fail.
+            Self::Ok | Self::ServerError | Self::InvalidResponse | Self::ClientGone => false,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! adds one decision to the [`Exchange`].
 
 pub mod at_once;
+mod attempts;
 pub(crate) mod cached;
 mod compression;
 mod failure;

@@ -102,7 +102,7 @@ impl Server {
         let bound = bind::all(&config)?;
         let destination = Destination::open(config.log.access.as_ref()).map_err(StartError::AccessLog)?;
         let access_log = AccessLog::start(destination, metrics.log_dropped()).map_err(StartError::AccessLog)?;
-        let generation = Generation::new(config, &metrics, None).map_err(StartError::Tls)?;
+        let generation = Generation::new(config, &metrics, &clock, None).map_err(StartError::Tls)?;
         let proxy = Arc::new(Proxy::new(generation, metrics, Arc::new(access_log), clock));
         Ok(Self::serve(proxy, bound, program_log))
     }
@@ -203,7 +203,8 @@ impl Server {
             return Err(ReloadError::NeedsRestart(needs_restart));
         }
         warn_about(&config);
-        let generation = Generation::new(config, &self.proxy.metrics, Some(&before)).map_err(ReloadError::Tls)?;
+        let generation =
+            Generation::new(config, &self.proxy.metrics, &self.proxy.clock, Some(&before)).map_err(ReloadError::Tls)?;
         let log = &generation.config.log;
         // Opened anew even if nothing changed: the old file may have been moved away.
         let destination = Destination::open(log.access.as_ref()).map_err(ReloadError::AccessLog)?;

@@ -2,24 +2,31 @@
 
 mod alive;
 pub mod balance;
+pub mod breaker;
 pub mod connect;
 mod discovery;
 mod failure;
 pub mod health;
 pub mod http1;
 pub mod http2;
+mod judge;
 mod load;
 mod opening;
 pub mod origin;
+pub mod outlier;
+mod passage;
 pub mod pool;
+mod probe;
 mod proxy_header;
 mod queue;
+pub mod retry;
 mod ring;
 mod selection;
 mod server;
 pub mod sticky;
 pub mod tls;
 mod upkeep;
+mod window;
 mod zone;
 
 use std::fmt;
@@ -31,17 +38,21 @@ use tokio::time::Instant;
 
 pub use self::connect::ConnectError;
 pub use self::origin::{Origin, OriginError};
+pub use self::passage::{NO_SERVER_RETRY_AFTER, Passage};
 pub use self::selection::{Selection, Tried};
 pub use self::server::{Event, OpenExchange, Server, ServerId};
 pub use self::zone::{Choice, Member, Zone};
 
-use self::balance::Turns;
+use self::balance::{Turn, Turns};
+use self::breaker::Breaker;
 use self::discovery::Discovery;
 use self::opening::Opened;
 use self::queue::{Offer, Queue};
+use self::retry::{Budget, RetryPolicy};
 use self::sticky::Sticky;
 use self::tls::UpstreamTlsConnector;
 use self::upkeep::Upkeep;
+use crate::clock::Clock;
 use crate::config;
 use crate::metrics::{Metrics, UpstreamMetrics};
 use crate::tls::{Alpn, TlsConfigError};
@@ -59,6 +70,11 @@ pub struct Upstream {
     tls: Option<UpstreamTlsConnector>,
     sticky: Option<Arc<Sticky>>,
     upkeep: Upkeep,
+    /// For what lasts: ejections, an open circuit. It never goes back.
+    clock: Clock,
+    breaker: Option<Breaker>,
+    /// How much may be tried again.
+    budget: Option<Budget>,
     pub metrics: Arc<UpstreamMetrics>,
 }
 
@@ -82,7 +98,12 @@ impl Upstream {
     ///
     /// # Errors
     /// Says which file of the TLS configuration cannot be used.
-    pub fn new(config: &config::Upstream, metrics: &Metrics, before: Option<&Self>) -> Result<Self, TlsConfigError> {
+    pub fn new(
+        config: &config::Upstream,
+        metrics: &Metrics,
+        clock: &Clock,
+        before: Option<&Self>,
+    ) -> Result<Self, TlsConfigError> {
         let highest = match config.http2 {
             true => Alpn::Http2,
             false => Alpn::Http1,
@@ -109,6 +130,12 @@ impl Upstream {
             tls,
             sticky,
             upkeep: Upkeep::default(),
+            clock: clock.clone(),
+            breaker: passage::breaker(config),
+            budget: config.retry.as_ref().map(|retry| {
+                let look_back = retry::look_back(config.timeouts.first_byte);
+                Budget::new(retry.policy.budget, look_back)
+            }),
             config: config.clone(),
             metrics: metrics.upstream(&config.name),
         };
@@ -163,6 +190,33 @@ impl Upstream {
         }
     }
 
+    /// What of failed requests is sent again. `None`: only what has not reached a server.
+    pub fn retry_policy(&self) -> Option<&RetryPolicy> {
+        self.config.retry.as_ref().map(|retry| &retry.policy)
+    }
+
+    /// Bytes of a request body that are held so that it can be sent again.
+    pub fn holds(&self) -> usize {
+        self.config
+            .retry
+            .as_ref()
+            .map_or(retry::HELD_BODY, |retry| retry.max_body)
+    }
+
+    /// A request is made: it adds to what may be tried again.
+    pub fn earn(&self) {
+        if let Some(budget) = &self.budget {
+            budget.earn(self.clock.running());
+        }
+    }
+
+    /// Whether something may be tried again as far as the budget goes, which pays for it then.
+    pub fn spend(&self) -> bool {
+        self.budget
+            .as_ref()
+            .is_none_or(|budget| budget.spend(self.clock.running()))
+    }
+
     /// The servers as they are now.
     pub fn zone(&self) -> Arc<Zone> {
         self.zone.load_full()
@@ -203,26 +257,6 @@ impl Upstream {
         true
     }
 
-    /// What came of an attempt at one of the servers: the one place where all of them are told.
-    pub fn record(&self, server: &Server, event: Event) {
-        match event {
-            Event::Response { status, latency } => {
-                self.metrics.duration(latency);
-                match status {
-                    // It says itself that it has not done the work, which can be said quickly.
-                    502..=504 => server.load.failed(Instant::now()),
-                    _ => server.load.answered(latency, Instant::now()),
-                }
-            }
-            Event::Ended(outcome) => {
-                server.metrics.outcome(outcome);
-                if outcome.is_failure() {
-                    server.load.failed(Instant::now());
-                }
-            }
-        }
-    }
-
     /// Connects to a server that `tried` does not name, and adds to it each one that cannot be reached.
     ///
     /// A request that found no connection has not reached anybody, so it may go to another server whatever its method is.
@@ -238,6 +272,9 @@ impl Upstream {
         let mut last = None;
         while let Some(open) = self.enter(selection, tried).await? {
             let server = open.server().clone();
+            if last.is_some() {
+                self.metrics.retry();
+            }
             match self.connect_to(&server, open, reuse, selection).await {
                 Ok(origin) => return Ok(origin),
                 Err(error) => {
@@ -304,7 +341,12 @@ impl Upstream {
     fn offer(self: &Arc<Self>, selection: &Selection, tried: &Tried) -> Offer {
         let zone = self.zone.load();
         loop {
-            match zone.choose(selection, tried, self.turns.next()) {
+            // Who has been tried before would otherwise take turns that belong to other requests, and with two servers all of them.
+            let turn = match tried.is_empty() {
+                true => self.turns.next(),
+                false => Turn::random(),
+            };
+            match zone.choose(selection, tried, turn) {
                 // In between, others may have taken the last place.
                 Choice::Server(member) => {
                     if let Some(open) = OpenExchange::begin(self, member) {

@@ -12,6 +12,7 @@ mod demo;
 mod door;
 mod doors;
 mod explain;
+mod failing;
 mod forwarding;
 mod http2;
 mod l2;

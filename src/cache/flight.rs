@@ -63,6 +63,8 @@ pub enum Landing {
     LookAgain,
     /// The response was for the leader alone: each for itself now.
     Unstored,
+    /// The upstream failed: whoever may be content with a stale response gets it, the others ask for themselves.
+    Failed,
     /// The leader gave up: somebody else leads.
     Abandoned,
 }

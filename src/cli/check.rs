@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::CONFIGURATION;
+use crate::clock::Clock;
 use crate::config::{Config, Environment};
 use crate::generation::Generation;
 use crate::metrics::Metrics;
@@ -24,7 +25,7 @@ pub fn check(file: &Path) -> ExitCode {
         loaded.config.routes.len(),
         loaded.config.upstreams.len(),
     );
-    if let Err(errors) = Generation::new(loaded.config, &Metrics::new(), None) {
+    if let Err(errors) = Generation::new(loaded.config, &Metrics::new(), &Clock::new(), None) {
         for error in errors {
             eprintln!("{}: {error}", file.display());
         }

@@ -48,7 +48,7 @@ pub fn explain(options: &super::Explain) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let generation = match Generation::new(loaded.config, &Metrics::new(), None) {
+    let generation = match Generation::new(loaded.config, &Metrics::new(), &Clock::new(), None) {
         Ok(generation) => generation,
         Err(errors) => {
             for error in errors {

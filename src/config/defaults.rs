@@ -24,6 +24,37 @@ pub const FIRST_BYTE: Duration = Duration::from_secs(30);
 pub const BETWEEN_BYTES: Duration = Duration::from_secs(30);
 pub const SEND: Duration = Duration::from_secs(30);
 
+/// How servers are asked whether they are well.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+pub const EXPECT_STATUS: u16 = 200;
+pub const UNHEALTHY_THRESHOLD: u32 = 3;
+pub const HEALTHY_THRESHOLD: u32 = 2;
+
+/// When a server is left out because its answers were failures.
+pub const CONSECUTIVE_FAILURES: u32 = 5;
+pub const EJECT_FOR: Duration = Duration::from_secs(30);
+/// Beyond it nobody knows any more why the server gets nothing.
+pub const MAX_EJECT_FOR: Duration = Duration::from_secs(300);
+pub const MAX_EJECTED: f64 = 0.5;
+
+/// When an upstream is no longer asked.
+pub const FAILURE_THRESHOLD: u32 = 5;
+pub const FAILURE_SHARE: f64 = 0.5;
+pub const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+pub const MIN_REQUESTS: u32 = 20;
+pub const SUCCESS_THRESHOLD: u32 = 3;
+pub const OPEN_FOR: Duration = Duration::from_secs(30);
+
+pub const RETRIES: u32 = 3;
+pub const RETRY_DELAY: Duration = Duration::from_millis(50);
+pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
+pub const RETRY_FACTOR: f64 = 2.0;
+pub const RETRY_BUDGET: f64 = 0.2;
+pub const RETRY_STATUSES: [u16; 3] = [502, 503, 504];
+/// Where an attempt may take any time.
+pub const RETRY_MAX_TIME: Duration = Duration::from_secs(60);
+
 /// A model may think for minutes between two events.
 pub const STREAM_BETWEEN_BYTES: Duration = Duration::from_secs(300);
 

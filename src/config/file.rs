@@ -30,7 +30,8 @@ use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, Socket
 pub use schema::schema;
 use shape::{List, Map, Switch};
 pub use upstream::{
-    BalanceName, FileHealthCheck, FileServer, FileSticky, FileUpstream, ProxyVersionName, SameSiteName,
+    BalanceName, FileCircuitBreaker, FileHealthCheck, FileOutlier, FileRetry, FileServer, FileSticky, FileUpstream,
+    ProxyVersionName, SameSiteName,
 };
 
 /// Configuration of Forebay, a caching reverse proxy.

@@ -12,10 +12,6 @@ struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
 const LATER: &[Later] = &[
-    Later("upstreams.*.health_check", &[]),
-    Later("upstreams.*.outlier", &[]),
-    Later("upstreams.*.circuit_breaker", &[]),
-    Later("upstreams.*.retry", &[]),
     Later("cache.warm.sources.*.sitemap", &[]),
     Later("routes.*.rate_limit.tokens", &[]),
     Later("routes.*.rate_limit.*.tokens", &[]),

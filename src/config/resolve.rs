@@ -6,6 +6,7 @@
 mod admin;
 mod cache;
 mod concurrency;
+mod failing;
 mod invalidate;
 mod limit;
 mod listener;

@@ -83,6 +83,10 @@ fn two_keys_are_enough() {
                 between_bytes: Some(seconds(30)),
                 send: Some(seconds(30)),
             },
+            health_check: None,
+            outlier: None,
+            circuit_breaker: None,
+            retry: None,
         }],
         routes: vec![Route {
             name: "default".into(),

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Certificate, Secret, TlsVersion, defaults};
+use super::{Certificate, HealthCheck, Secret, TlsVersion, defaults};
+use crate::upstream::breaker::BreakerPolicy;
+use crate::upstream::outlier::OutlierPolicy;
+use crate::upstream::retry::RetryPolicy;
 
 /// A named pool of servers.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,22 @@ pub struct Upstream {
     /// How long a connection may be idle before it is closed; shorter than the app's own limit.
     pub keepalive_idle: Duration,
     pub timeouts: Timeouts,
+    /// `None`: servers are not asked whether they are well.
+    pub health_check: Option<HealthCheck>,
+    /// `None`: no server is left out for its failures.
+    pub outlier: Option<OutlierPolicy>,
+    /// `None`: the upstream is asked whatever happens.
+    pub circuit_breaker: Option<BreakerPolicy>,
+    /// `None`: only what has not reached a server is sent again.
+    pub retry: Option<Retry>,
+}
+
+/// What is sent again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    pub policy: RetryPolicy,
+    /// Bytes of a request body that are held so that it can be.
+    pub max_body: usize,
 }
 
 impl Upstream {
@@ -74,6 +93,10 @@ impl Upstream {
                 between_bytes: Some(defaults::BETWEEN_BYTES),
                 send: Some(defaults::SEND),
             },
+            health_check: None,
+            outlier: None,
+            circuit_breaker: None,
+            retry: None,
         }
     }
 }

@@ -93,7 +93,18 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let mut durations = Samples::of(Family::UPSTREAM_DURATION);
     let mut queued = Samples::of(Family::UPSTREAM_QUEUED);
     let mut refused = Samples::of(Family::UPSTREAM_QUEUE_REFUSED);
+    let mut healthy = Samples::of(Family::UPSTREAM_HEALTHY);
+    let mut circuits = Samples::of(Family::CIRCUIT_STATE);
+    let mut retries = Samples::of(Family::RETRIES);
     for (name, upstream) in metrics.upstreams.all() {
+        let gauges = upstream.gauges();
+        for (server, count) in &gauges.healthy {
+            healthy.gauge(&[&name, server], *count);
+        }
+        if let Some(state) = gauges.circuit {
+            circuits.gauge(&[&name], state);
+        }
+        retries.counter(&[&name], upstream.retries());
         for (address, server) in upstream.servers() {
             for (outcome, count) in Outcome::ALL.iter().zip(server.outcomes()) {
                 requests.counter(&[&name, &address, outcome.as_str()], count);
@@ -103,7 +114,7 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         queued.gauge(&[&name], upstream.queued.value());
         refused.counter(&[&name], upstream.queue_refused.value());
     }
-    families.extend([requests, durations, queued, refused].map(MetricFamily::from));
+    families.extend([requests, durations, healthy, circuits, retries, queued, refused].map(MetricFamily::from));
 }
 
 fn collect_limits(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

@@ -20,6 +20,13 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
     let upstream = metrics.upstream("app");
     upstream.server("127.0.0.1:3001").outcome(Outcome::Ok);
     upstream.duration(Duration::from_millis(2));
+    upstream.retry();
+    upstream.observe(|| {
+        Some(UpstreamGauges {
+            circuit: Some(2),
+            healthy: [("127.0.0.1:3001".into(), 1)].into(),
+        })
+    });
     metrics.observe_cache(|| CacheGauges {
         bytes: 4096,
         stored_responses: 2,
@@ -77,6 +84,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_cache_purges_total counter what",
         "forebay_cache_requests_total counter route,result",
         "forebay_cache_stored_responses gauge tier",
+        "forebay_circuit_state gauge upstream",
         "forebay_coherence_followed gauge ",
         "forebay_coherence_waiting_purges gauge ",
         "forebay_compressions_total counter coding,result",
@@ -97,9 +105,11 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_redis_errors_total counter operation,kind",
         "forebay_redis_up gauge ",
         "forebay_redis_writes_dropped_total counter ",
+        "forebay_retries_total counter upstream",
         "forebay_stream_first_event_seconds histogram route",
         "forebay_streams_active gauge route",
         "forebay_upstream_duration_seconds histogram upstream",
+        "forebay_upstream_healthy gauge upstream,server",
         "forebay_upstream_queue_refused_total counter upstream",
         "forebay_upstream_queued gauge upstream",
         "forebay_upstream_requests_total counter upstream,server,outcome",
@@ -126,6 +136,9 @@ fn figures_arrive_in_the_text() {
         "forebay_cache_evictions_total 5",
         r#"forebay_upstream_requests_total{upstream="app",server="127.0.0.1:3001",outcome="ok"} 1"#,
         r#"forebay_upstream_duration_seconds_count{upstream="app"} 1"#,
+        r#"forebay_upstream_healthy{upstream="app",server="127.0.0.1:3001"} 1"#,
+        r#"forebay_circuit_state{upstream="app"} 2"#,
+        r#"forebay_retries_total{upstream="app"} 1"#,
         r#"forebay_streams_active{route="api"} 1"#,
         r#"forebay_stream_first_event_seconds_count{route="api"} 1"#,
         r#"forebay_connections{listener="0.0.0.0:8080"} 1"#,

@@ -1,7 +1,9 @@
 //! What is counted for each upstream and server.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Outcome;
@@ -10,7 +12,7 @@ use super::series::Series;
 use super::stripe::{Counter, Gauge, PerThread};
 
 /// The counters of one upstream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct UpstreamMetrics {
     servers: Series<ServerMetrics>,
     duration: Histogram,
@@ -18,6 +20,26 @@ pub struct UpstreamMetrics {
     pub queued: Gauge,
     /// Requests that found no room, or none in time.
     pub queue_refused: Counter,
+    retries: Counter,
+    gauges: Mutex<Option<GaugesReader>>,
+}
+
+/// What an upstream says of itself when metrics are read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct UpstreamGauges {
+    /// `None`: it has no circuit breaker.
+    pub circuit: Option<u64>,
+    /// Servers by label, with the number of those under it that may be given requests.
+    pub healthy: BTreeMap<Arc<str>, u64>,
+}
+
+/// `None`: the upstream is no longer there.
+type GaugesReader = Box<dyn Fn() -> Option<UpstreamGauges> + Send + Sync>;
+
+impl fmt::Debug for UpstreamMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamMetrics").finish_non_exhaustive()
+    }
 }
 
 impl UpstreamMetrics {
@@ -30,6 +52,25 @@ impl UpstreamMetrics {
     /// A response's head came in, this long after the start of its attempt.
     pub fn duration(&self, duration: Duration) {
         self.duration.observe(duration);
+    }
+
+    /// A request is attempted again.
+    pub fn retry(&self) {
+        self.retries.add(1);
+    }
+
+    /// Says where gauges come from. The newest reader replaces the one before it. It is called for each scrape, so it must be quick.
+    pub fn observe(&self, read: impl Fn() -> Option<UpstreamGauges> + Send + Sync + 'static) {
+        *self.gauges.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.value()
+    }
+
+    pub(crate) fn gauges(&self) -> UpstreamGauges {
+        let reader = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.as_ref().and_then(|read| read()).unwrap_or_default()
     }
 
     pub(crate) fn servers(&self) -> Vec<(Arc<str>, Arc<ServerMetrics>)> {

@@ -25,7 +25,9 @@ use crate::metrics::CacheResult;
 use crate::respond::cache_status::{self, CacheStatus};
 use crate::respond::error::ProxyError;
 use crate::rfc9111::date::Timestamp;
-use crate::rfc9111::reuse::{Forward, Reuse, Served, StaleReason, forward_unseen, reuse, without_stored};
+use crate::rfc9111::reuse::{
+    Forward, Reuse, Served, StaleReason, forward_unseen, reuse, reuse_on_error, without_stored,
+};
 use crate::rfc9111::storability::Codings;
 use crate::rfc9111::vary::select;
 use crate::transform::forwarding::Trust;
@@ -65,6 +67,8 @@ enum Turn<'a> {
     Again(Option<Vec<u8>>),
     /// What the other one brings was purged by the purge of this number before this request came: only fetches from behind it will do.
     Purged(u64),
+    /// The fetch has failed: use what is stored if that is allowed then, else fetch without waiting for anybody.
+    Failed,
     /// Fetch without waiting for anybody.
     Alone,
 }
@@ -217,6 +221,19 @@ impl Proxy {
                             behind = epoch;
                             continue;
                         }
+                        Turn::Failed => {
+                            let now = Timestamp::from(self.clock.now());
+                            if let Some(stored) = &found.stored
+                                && let Some(served) = reuse_on_error(request, &stored.meta, now, &rules.reuse)
+                            {
+                                exchange.cache = Some(CacheResult::ServedStale);
+                                let status = hit(&served, StaleReason::IfError.as_str());
+                                self.serve_stored(decided, stored, served, &status, client, exchange, alarm)
+                                    .await?;
+                                return Ok(Plan::Answered);
+                            }
+                            None
+                        }
                         Turn::Alone => None,
                     }
                 }
@@ -275,6 +292,7 @@ impl Proxy {
         let filling = match landing {
             Some(Landing::Filling(filling)) => filling,
             Some(Landing::LookAgain | Landing::Abandoned) => return Ok(Turn::Again(None)),
+            Some(Landing::Failed) => return Ok(Turn::Failed),
             Some(Landing::Unstored) | None => return Ok(Turn::Alone),
         };
         let request = decided.request;

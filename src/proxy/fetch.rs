@@ -80,8 +80,7 @@ impl Proxy {
             if let Ok(Sent::Response(response)) = sent {
                 response.origin.record(Event::Ended(Outcome::ServerError));
             }
-            // Those who wait find the same stale response, and ask for themselves before they use it.
-            fetch.land(Landing::Unstored);
+            fetch.land(Landing::Failed);
             exchange.cache = Some(CacheResult::ServedStale);
             let status = hit(&served, "stale-if-error");
             let stored = self.in_form(decided, &fetch.destination.key, &stored).await;

@@ -1,15 +1,13 @@
 //! A request goes out to a server, and the head of its response comes in.
 
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
-use super::relay::{Limits, Relay, RelayError};
+use super::attempts::{Attempts, NoConnection, discard, pause};
+use super::relay::{Hold, Limits, Relay, RelayError};
 use super::{Decided, Failure, Proxy, WRITE_PROGRESS};
 use crate::edge::client::Client;
 use crate::exchange::{Exchange, Kind};
@@ -18,10 +16,13 @@ use crate::limit::concurrency::Permits;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
+use crate::rfc9111::date::Timestamp;
 use crate::transform::compress::tags::restore_conditions;
 use crate::transform::fields::{ForwardContext, ForwardRefusal, clean_response, forward_request};
 use crate::transform::negotiate::Accepted;
-use crate::upstream::{Event, Origin, OriginError, Reuse, Selection, Tried, Upstream};
+use crate::upstream::breaker::Refused;
+use crate::upstream::retry::MethodKind;
+use crate::upstream::{Event, Origin, OriginError, Selection, Upstream};
 
 /// Between two reads of a request body.
 const REQUEST_IDLE: Duration = Duration::from_secs(30);
@@ -81,9 +82,12 @@ impl Proxy {
         if decided.generation.compresses {
             restore_conditions(&mut forwarded.fields, Accepted::of(&request.fields));
         }
-        let mut permits = self.enter(decided, client, exchange).await?;
         conditions(&mut forwarded.fields);
-        let replayable = request.method.is_idempotent() && client.body_is_read();
+        let passage = match upstream.passage() {
+            Ok(passage) => passage,
+            Err(Refused { retry_after }) => return Err(ProxyError::CircuitOpen { retry_after }.into()),
+        };
+        let mut permits = self.enter(decided, client, exchange).await?;
         let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
         let (sticky, now) = (upstream.sticky(), self.clock.now());
         let token = sticky.and_then(|sticky| {
@@ -91,24 +95,48 @@ impl Proxy {
             values.find_map(|value| sticky.read(value, now))
         });
         selection.sticky = token.map(|token| token.server);
-        let mut tried = Tried::default();
-        let mut reuse = Reuse::Pooled;
+        let mut attempts = Attempts::new(upstream, request, selection);
+        let mut relay = Relay::new(client, limits.clone(), upstream.holds());
         loop {
-            let mut origin = connect(upstream, &mut tried, reuse, &selection, client).await?;
+            let mut origin = match attempts.connect(client).await {
+                Ok(origin) => origin,
+                Err(NoConnection::ClientGone) => return Err(Failure::ClientGone),
+                Err(NoConnection::Failed(error)) => match attempts.after_connecting(&error, relay.held_body()) {
+                    Some(time) => {
+                        pause(time, client, alarm).await?;
+                        continue;
+                    }
+                    None => {
+                        if error.speaks_against_servers() {
+                            passage.failed();
+                        }
+                        return Err(Failure::from(&error));
+                    }
+                },
+            };
             exchange.server = Some(origin.server().label.clone());
             let began = Instant::now();
             if forwarded.expects_continue && matches!(origin, Origin::Http2(_)) {
                 client.interim(&go_on());
             }
-            let mut relay = Relay::new(client, limits.clone());
+            relay.again(client, attempts.limits(&limits));
+            relay.hold(match (&origin, attempts.method()) {
+                (Origin::Http1(_), MethodKind::Other) => Hold::UntilWritten,
+                _ => Hold::UntilHead,
+            });
             let head = match origin.request(&forwarded) {
                 Ok(()) => relay.head(client, &mut origin, alarm, &request.method).await,
                 Err(error) => Err(error.into()),
             };
             exchange.request_bytes = relay.received;
-            let error = match head {
+            if relay.received > 0 {
+                // The client has been told to go on, or has not waited for it.
+                forwarded.expects_continue = false;
+                forwarded.fields.remove("expect");
+            }
+            let time = match head {
                 Ok(head) if head.status == 101 && !switches(request, &head) => {
-                    origin.record(Event::Ended(Outcome::InvalidResponse));
+                    origin.record(Event::Failed(Outcome::InvalidResponse));
                     return Err(ProxyError::UpgradeFailed.into());
                 }
                 Ok(mut head) => {
@@ -116,42 +144,59 @@ impl Proxy {
                         status: head.status,
                         latency: began.elapsed(),
                     });
-                    permits.measure();
-                    clean_response(&mut head, &self.http_date());
-                    let server = origin.server().id;
-                    exchange.set_cookie = sticky
-                        .filter(|sticky| exchange.kind != Kind::Behind && sticky.is_due(token, server, now))
-                        .map(|sticky| sticky.set_cookie(server, now));
-                    return Ok(Sent::Response(Box::new(Response {
-                        origin,
-                        relay,
-                        head,
-                        permits,
-                    })));
+                    match attempts.after_answer(&origin, &head, relay.held_body(), Timestamp::from(self.clock.now())) {
+                        Some(time) => {
+                            let outcome = match head.status {
+                                500.. => Outcome::ServerError,
+                                _ => Outcome::Ok,
+                            };
+                            origin.record(Event::Failed(outcome));
+                            discard(origin);
+                            time
+                        }
+                        None => {
+                            passage.answered(head.status);
+                            relay.settle();
+                            permits.measure();
+                            clean_response(&mut head, &self.http_date());
+                            let server = origin.server().id;
+                            exchange.set_cookie = sticky
+                                .filter(|sticky| exchange.kind != Kind::Behind && sticky.is_due(token, server, now))
+                                .map(|sticky| sticky.set_cookie(server, now));
+                            return Ok(Sent::Response(Box::new(Response {
+                                origin,
+                                relay,
+                                head,
+                                permits,
+                            })));
+                        }
+                    }
                 }
-                Err(error) => error,
-            };
-            match &error {
-                RelayError::Origin(OriginError::Closed(_))
-                    if reuse == Reuse::Pooled && origin.reuse() == Reuse::Pooled && replayable =>
-                {
-                    // The server had closed the idle connection as we wrote to it: that is no answer to this request.
-                    reuse = Reuse::Fresh;
+                Err(RelayError::Origin(OriginError::Closed(_))) if attempts.met_closing(&origin, relay.held_body()) => {
                     continue;
                 }
-                RelayError::Origin(error) => {
-                    origin.record(Event::Ended(error.outcome()));
-                    tracing::warn!(
-                        upstream = &*upstream.config().name,
-                        server = &*origin.server().label,
-                        request_id = exchange.request_id.as_str(),
-                        %error,
-                        "no response"
-                    );
+                Err(RelayError::Origin(error)) => {
+                    let outcome = error.outcome();
+                    origin.record(Event::Failed(outcome));
+                    let failed = error.failed(origin.written_head());
+                    let next = attempts.after_failure(&origin, failed, relay.held_body());
+                    no_response(upstream, &origin, &error, next, exchange);
+                    match next {
+                        Some(time) => time,
+                        None => {
+                            if outcome.speaks_against_server() {
+                                passage.failed();
+                            }
+                            return Err(Failure::from(&RelayError::Origin(error)));
+                        }
+                    }
                 }
-                _ => origin.server().metrics.outcome(Outcome::ClientGone),
-            }
-            return Err(Failure::from(&error));
+                Err(error) => {
+                    origin.record(Event::Failed(Outcome::ClientGone));
+                    return Err(Failure::from(&error));
+                }
+            };
+            pause(time, client, alarm).await?;
         }
     }
 
@@ -179,24 +224,13 @@ impl Proxy {
     }
 }
 
-/// A connection to a server, unless the client leaves first.
-async fn connect(
-    upstream: &Arc<Upstream>,
-    tried: &mut Tried,
-    reuse: Reuse,
-    selection: &Selection,
-    client: &mut Client,
-) -> Result<Origin, Failure> {
-    let mut connecting = std::pin::pin!(upstream.connect(tried, reuse, selection));
-    let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => client.poll_gone(cx).map(|()| None),
-    })
-    .await;
-    match connected {
-        Some(Ok(origin)) => Ok(origin),
-        Some(Err(error)) => Err(Failure::from(&error)),
-        None => Err(Failure::ClientGone),
+/// Logs an attempt without a response: as a failure where nobody else is asked.
+fn no_response(upstream: &Upstream, origin: &Origin, error: &OriginError, next: Option<Duration>, exchange: &Exchange) {
+    let (upstream, server) = (&*upstream.config().name, &*origin.server().label);
+    let request_id = exchange.request_id.as_str();
+    match next {
+        Some(after) => tracing::debug!(upstream, server, request_id, %error, ?after, "no response: trying again"),
+        None => tracing::warn!(upstream, server, request_id, %error, "no response"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Everything is polled side by side on `&mut` halves, so there is no channel, no second task and no lock between the two
 //! sockets, and a slow reader holds at most 64 KiB and one read.
 
+mod held;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
+use self::held::Held;
 use super::WRITE_PROGRESS;
 use super::recode::RecodeError;
 use crate::cache::FillReader;
@@ -21,6 +24,7 @@ use crate::io::Alarm;
 use crate::message::{BodyEvent, ResponseHead};
 use crate::transform::events::{EventBoundary, HEARTBEAT};
 use crate::transform::fields::clean_trailers;
+use crate::upstream::retry::Body;
 use crate::upstream::{Origin, OriginError};
 
 /// Queued bytes above which the other side is not read.
@@ -119,6 +123,8 @@ impl Source for FillReader {
 pub struct Relay {
     pub limits: Limits,
     upload: Upload,
+    held: Held,
+    hold: Hold,
     /// Bytes of the request body that were read.
     pub received: u64,
     /// Bytes of a tunnel that went to the client.
@@ -128,6 +134,15 @@ pub struct Relay {
     origin_read: Instant,
     origin_wrote: Progress,
     interims: u32,
+}
+
+/// How long what was read of a request body may have to be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Another server could do the request over.
+    UntilHead,
+    /// Another server can only have it as long as this one has got nothing of it.
+    UntilWritten,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +195,8 @@ impl Progress {
 }
 
 impl Relay {
-    /// The request's head is queued already.
-    pub fn new(client: &Client, limits: Limits) -> Self {
+    /// The request's head is queued already. Up to `room` bytes of the request body are held.
+    pub fn new(client: &Client, limits: Limits, room: usize) -> Self {
         let now = Instant::now();
         let progress = Progress {
             written: 0,
@@ -196,6 +211,8 @@ impl Relay {
         Self {
             limits,
             upload,
+            held: Held::new(room),
+            hold: Hold::UntilHead,
             received: 0,
             sent: 0,
             client_read: now,
@@ -219,8 +236,36 @@ impl Relay {
         };
         Self {
             upload: Upload::Done,
-            ..Self::new(&Client::Nobody, limits)
+            ..Self::new(&Client::Nobody, limits, 0)
         }
+    }
+
+    /// Says what the origin of the next attempt is like.
+    pub fn hold(&mut self, hold: Hold) {
+        self.hold = hold;
+    }
+
+    /// Whether what was read of the request body can be sent again.
+    pub fn held_body(&self) -> Body {
+        self.held.body()
+    }
+
+    /// Begins anew with another origin, whose head is queued already. Only while [`held_body`](Self::held_body) says so.
+    pub fn again(&mut self, client: &Client, limits: Limits) {
+        let mut held = std::mem::take(&mut self.held);
+        held.rewind();
+        let received = self.received;
+        *self = Self::new(client, limits, 0);
+        if !held.is_empty() {
+            self.upload = Upload::Streaming;
+        }
+        self.held = held;
+        self.received = received;
+    }
+
+    /// No further attempt follows: the response goes on to the client.
+    pub fn settle(&mut self) {
+        self.held.let_go();
     }
 
     /// Sends the request and waits for the final response's head; passes interim ones on.
@@ -450,25 +495,13 @@ impl Relay {
         loop {
             let mut waiting = false;
             while self.upload == Upload::Streaming && origin.backlog() < HIGH_WATER {
-                match client.poll_body(cx) {
-                    Poll::Ready(Ok(BodyEvent::Data(data))) => {
-                        self.client_read = Instant::now();
-                        self.received += data.len() as u64;
-                        if let Some(limit) = self.limits.request_body
-                            && self.received > limit
-                        {
-                            return Poll::Ready(Err(RelayError::RequestTooLarge(limit)));
-                        }
-                        origin.send(data);
-                    }
-                    Poll::Ready(Ok(BodyEvent::End(mut trailers))) => {
-                        if let Some(trailers) = &mut trailers {
-                            clean_trailers(trailers);
-                        }
+                match self.poll_request_body(cx, client) {
+                    Poll::Ready(Ok(BodyEvent::Data(data))) => origin.send(data),
+                    Poll::Ready(Ok(BodyEvent::End(trailers))) => {
                         origin.finish(trailers.as_ref());
                         self.upload = Upload::Flushing;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         waiting = true;
                         break;
@@ -479,6 +512,9 @@ impl Relay {
                 return Poll::Ready(Ok(()));
             }
             let flushed = origin.poll_flush(cx);
+            if self.hold == Hold::UntilWritten && origin.written() > 0 {
+                self.held.let_go();
+            }
             match flushed {
                 Poll::Pending => self.origin_wrote.stuck(origin.written(), origin.backlog()),
                 Poll::Ready(_) => self.origin_wrote.flushed(origin.written()),
@@ -501,6 +537,33 @@ impl Relay {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// The next piece of the request body: of what an earlier attempt has read, then of the client's.
+    fn poll_request_body(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<BodyEvent, RelayError>> {
+        if let Some(event) = self.held.next() {
+            return Poll::Ready(Ok(event));
+        }
+        let mut event = ready!(client.poll_body(cx))?;
+        match &mut event {
+            BodyEvent::Data(data) => {
+                self.client_read = Instant::now();
+                self.received += data.len() as u64;
+                if let Some(limit) = self.limits.request_body
+                    && self.received > limit
+                {
+                    return Poll::Ready(Err(RelayError::RequestTooLarge(limit)));
+                }
+                self.held.push(data);
+            }
+            BodyEvent::End(trailers) => {
+                if let Some(trailers) = trailers {
+                    clean_trailers(trailers);
+                }
+                self.held.finish(trailers.as_ref());
+            }
+        }
+        Poll::Ready(Ok(event))
     }
 
     /// The request body is over, or waits for the origin to take what is queued.

@@ -15,6 +15,7 @@ use crate::limit::fields::seconds;
 use crate::limit::rate::TooMany;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, split_port};
 use crate::route::NoRoute;
+use crate::upstream::NO_SERVER_RETRY_AFTER;
 
 /// Methods that are forwarded, for `Allow` (RFC 9110 §10.2.1).
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -55,6 +56,10 @@ pub enum ProxyError {
     /// The upstream answered an upgrade with something that is neither 101 nor a final response.
     UpgradeFailed,
     NoServer,
+    /// The circuit of the upstream is open.
+    CircuitOpen {
+        retry_after: Duration,
+    },
     /// A limit of ours is reached.
     Overloaded {
         retry_after: Option<Duration>,
@@ -209,6 +214,10 @@ impl ProxyError {
                 let detail = "No server is available.";
                 (503, "no-server", "destination_unavailable", KeepAlive, detail)
             }
+            Self::CircuitOpen { .. } => {
+                let detail = "The server has failed too often to be asked now.";
+                (503, "circuit-open", "destination_unavailable", KeepAlive, detail)
+            }
             Self::Overloaded { .. } => {
                 let detail = "The proxy is at its limit.";
                 (503, "overloaded", "connection_limit_reached", KeepAlive, detail)
@@ -321,6 +330,10 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
         ProxyError::RateLimited(too_many) => {
             fields.push("Retry-After", seconds(too_many.retry_after).max(1).to_string());
         }
+        ProxyError::CircuitOpen { retry_after } => {
+            fields.push("Retry-After", seconds(*retry_after).max(1).to_string());
+        }
+        ProxyError::NoServer => fields.push("Retry-After", seconds(NO_SERVER_RETRY_AFTER).to_string()),
         _ => {}
     }
     let head = own_head(description.status, fields, body.len());

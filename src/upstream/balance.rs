@@ -26,6 +26,13 @@ const DRAWS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn(pub usize);
 
+impl Turn {
+    /// Of a choice that does not count.
+    pub fn random() -> Self {
+        Self(fastrand::usize(..))
+    }
+}
+
 /// Counts choices.
 #[derive(Debug, Default)]
 pub struct Turns(AtomicUsize);
@@ -52,7 +59,7 @@ impl Look<'_> {
     /// Whether a server cannot be chosen.
     fn is_out(&self, member: &Member) -> bool {
         // The zone may be older than what happened to a server.
-        !member.server.health.is_usable() || self.tried.contains(member.server.id) || member.is_full()
+        !member.server.health.is_choosable() || self.tried.contains(member.server.id) || member.is_full()
     }
 
     /// What a server gets of its weight: it grows evenly over `slow_start`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::connect::ConnectError;
 use super::origin::OriginError;
+use super::retry::Failed;
 use super::tls;
 use crate::http1::SyntaxError;
 use crate::http1::response::ResponseError;
@@ -30,6 +31,13 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// Whether a server was tried, and could not be connected to.
+    pub fn speaks_against_servers(&self) -> bool {
+        !matches!(self, Self::NoServer | Self::QueueFull | Self::QueueTimeout(_))
+    }
+}
+
 impl From<&ConnectError> for ProxyError {
     fn from(error: &ConnectError) -> Self {
         match error {
@@ -52,10 +60,22 @@ impl From<&ConnectError> for ProxyError {
 impl OriginError {
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Closed(_) => Outcome::Reset,
+            Self::Closed(_) | Self::Untaken(_) => Outcome::Reset,
             Self::Cut(_) | Self::Body(_) => Outcome::Incomplete,
             Self::Head(_) | Self::Http2(_) => Outcome::InvalidResponse,
             Self::FirstByteTimeout(_) | Self::BetweenBytesTimeout(_) | Self::SendTimeout(_) => Outcome::Timeout,
+        }
+    }
+
+    /// What it means for another attempt, at a server that has got `written` bytes of an HTTP/1.1 request.
+    pub fn failed(&self, written: Option<u64>) -> Failed {
+        match self {
+            Self::Untaken(_) => Failed::Untaken,
+            Self::Closed(_) | Self::SendTimeout(_) if written == Some(0) => Failed::Untaken,
+            Self::Closed(_) | Self::Cut(_) => Failed::Lost,
+            Self::FirstByteTimeout(_) | Self::BetweenBytesTimeout(_) | Self::SendTimeout(_) => Failed::TimedOut,
+            // The same would come again.
+            Self::Head(_) | Self::Body(_) | Self::Http2(_) => Failed::Finally,
         }
     }
 
@@ -72,7 +92,7 @@ impl OriginError {
 impl From<&OriginError> for ProxyError {
     fn from(error: &OriginError) -> Self {
         match error {
-            OriginError::Closed(_) | OriginError::Cut(_) => Self::UpstreamClosed,
+            OriginError::Closed(_) | OriginError::Untaken(_) | OriginError::Cut(_) => Self::UpstreamClosed,
             OriginError::Head(ResponseError::Syntax(SyntaxError::HeadTooLarge | SyntaxError::TooManyFields)) => {
                 Self::UpstreamHeadTooLarge
             }

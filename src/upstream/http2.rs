@@ -134,13 +134,30 @@ impl Http2Connections {
     }
 }
 
-/// What tells that a connection has ended, or that a server did not process a stream: it refused it or said goodbye (RFC 9113
-/// §6.8, §8.7).
+/// Before the head of a response. A goodbye ends those streams only that the server has not processed (RFC 9113 §6.8), a refusal says so
+/// of one (§8.7).
 fn failed(error: h2::Error) -> OriginError {
-    match error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM) {
-        true => OriginError::Closed(io::Error::other(error)),
+    let is_refusal = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+    if error.is_remote() && is_refusal {
+        OriginError::Untaken(error)
+    } else if has_ended(&error) {
+        OriginError::Closed(io::Error::other(error))
+    } else {
+        error.into()
+    }
+}
+
+/// Behind the head of a response.
+fn cut(error: h2::Error) -> OriginError {
+    match has_ended(&error) {
+        true => OriginError::Cut(io::Error::other(error)),
         false => error.into(),
     }
+}
+
+/// Whether the connection ended, or the server ended the stream.
+fn has_ended(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away() || (error.is_reset() && error.is_remote())
 }
 
 /// Counts a stream of a connection while it is under way.
@@ -325,9 +342,9 @@ impl Http2Origin {
                 body.flow_control().release_capacity(data.len())?;
                 Poll::Ready(Ok(BodyEvent::Data(data)))
             }
-            Some(Err(error)) => Poll::Ready(Err(error.into())),
+            Some(Err(error)) => Poll::Ready(Err(cut(error))),
             None => {
-                let trailers = ready!(body.poll_trailers(cx))?;
+                let trailers = ready!(body.poll_trailers(cx)).map_err(cut)?;
                 self.body_read = true;
                 Poll::Ready(Ok(BodyEvent::End(trailers.map(|map| Fields::from(&map)))))
             }

@@ -31,6 +31,10 @@ pub enum OriginError {
     /// keep-alive (RFC 9112 §9.3.1), and the request can be sent again if its method allows.
     #[error("the connection ended before a response: {0}")]
     Closed(io::Error),
+    /// The server has said that it has not worked on the request: it refused the stream, or said goodbye before it (RFC 9113 §6.8,
+    /// §8.7).
+    #[error("the server did not take the request: {0}")]
+    Untaken(h2::Error),
     /// Closed or reset in the middle of a response.
     #[error("the connection ended within the response: {0}")]
     Cut(io::Error),
@@ -121,6 +125,14 @@ impl Origin {
     /// Bytes that have been written for this exchange: tells progress.
     pub fn written(&self) -> u64 {
         either!(self, origin => origin.written())
+    }
+
+    /// Bytes of the request that the server may have got, its head included. `None`: over HTTP/2 a connection's bytes are not told apart.
+    pub fn written_head(&self) -> Option<u64> {
+        match self {
+            Self::Http1(origin) => Some(origin.written()),
+            Self::Http2(_) => None,
+        }
     }
 
     /// The next interim head, or the final one.

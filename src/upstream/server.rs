@@ -7,14 +7,14 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connect::Connector;
-use super::health::ServerHealth;
+use super::health::{ServerHealth, Trial};
 use super::http2::Http2Connections;
 use super::load::Load;
 use super::opening::Opening;
 use super::pool::Pool;
 use super::tls::UpstreamTlsConnector;
 use super::{ConnectError, Member, Upstream};
-use crate::config::{self, ServerAddress};
+use crate::config::{self, ServerAddress, Unchecked};
 use crate::metrics::{Outcome, ServerMetrics, UpstreamMetrics};
 
 /// One backend. It outlives changes of the configuration and of name records that leave it where it is.
@@ -43,8 +43,11 @@ pub struct ServerId(pub u64);
 pub enum Event {
     /// The head of a final response came in, this long after its request was begun.
     Response { status: u16, latency: Duration },
-    /// Nothing more will come. What `Response` has told of is not told again in other words: after it, [`Outcome::ServerError`]
-    /// only repeats its status.
+    /// Nothing more will come, and nobody gets anything of it: the request goes on to another server, or its end is told to
+    /// [`Passage`](super::Passage).
+    Failed(Outcome),
+    /// Nothing more will come of a response that was passed on or stored. What `Response` has told of is not told again in other
+    /// words: after it, [`Outcome::ServerError`] only repeats its status.
     Ended(Outcome),
 }
 
@@ -58,12 +61,26 @@ impl Server {
         before: Option<&Self>,
     ) -> Self {
         let label: Arc<str> = address.to_string().into();
+        let health = match before {
+            Some(before) => before.health.clone(),
+            None => {
+                let health = ServerHealth::default();
+                if config
+                    .health_check
+                    .as_ref()
+                    .is_some_and(|check| check.unchecked == Unchecked::LeaveOut)
+                {
+                    health.await_probe();
+                }
+                Arc::new(health)
+            }
+        };
         Self {
             id: ServerId(xxh3_64(label.as_bytes())),
             metrics: metrics.server(&label),
             label,
             address: address.clone(),
-            health: before.map(|before| before.health.clone()).unwrap_or_default(),
+            health,
             load: before.map(|before| before.load.clone()).unwrap_or_default(),
             connector: Connector::new(address, config, tls),
             idle: match config.proxy_protocol {
@@ -100,14 +117,27 @@ impl fmt::Debug for Server {
 pub struct OpenExchange {
     upstream: Arc<Upstream>,
     server: Arc<Server>,
+    trial: Trial,
 }
 
 impl OpenExchange {
     /// `None`: the server has as many as it may.
     pub(super) fn begin(upstream: &Arc<Upstream>, member: &Member) -> Option<Self> {
-        member.server.load.enter(member.max_connections).then(|| Self {
+        let server = &member.server;
+        let trial = server.health.begin();
+        if trial == Trial::Another {
+            return None;
+        }
+        if !server.load.enter(member.max_connections) {
+            if trial == Trial::This {
+                server.health.end_trial();
+            }
+            return None;
+        }
+        Some(Self {
             upstream: upstream.clone(),
-            server: member.server.clone(),
+            server: server.clone(),
+            trial,
         })
     }
 
@@ -124,6 +154,9 @@ impl OpenExchange {
 impl Drop for OpenExchange {
     fn drop(&mut self) {
         self.server.load.leave();
+        if self.trial == Trial::This {
+            self.server.health.end_trial();
+        }
         self.upstream.admit();
     }
 }
@@ -136,7 +169,7 @@ impl fmt::Debug for OpenExchange {
 
 impl From<&ConnectError> for Event {
     fn from(error: &ConnectError) -> Self {
-        Self::Ended(error.outcome())
+        Self::Failed(error.outcome())
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn config(keys: &str) -> config::Upstream {
 }
 
 pub(super) fn upstream(keys: &str) -> Arc<Upstream> {
-    Arc::new(Upstream::new(&config(keys), &Metrics::new(), None).unwrap())
+    Arc::new(Upstream::new(&config(keys), &Metrics::new(), &Clock::new(), None).unwrap())
 }
 
 /// `servers: [...]` of this many servers of one weight.

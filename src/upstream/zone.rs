@@ -125,7 +125,7 @@ impl Zone {
         let is_it = |member: &&Member| member.server.id == id;
         let member = self.members.iter().find(is_it)?;
         match (
-            tried.contains(id) || !member.server.health.is_usable(),
+            tried.contains(id) || !member.server.health.is_choosable(),
             member.is_full(),
         ) {
             (true, _) => None,

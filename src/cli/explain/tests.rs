@@ -37,7 +37,7 @@ fn asked(arguments: &[&str]) -> Result<Asked, Wrong> {
 
 fn told(yaml: &str, arguments: &[&str]) -> String {
     let config = Config::parse("test", yaml, &Environment::fixed([])).unwrap().config;
-    let generation = Generation::new(config, &Metrics::new(), None).unwrap();
+    let generation = Generation::new(config, &Metrics::new(), &Clock::new(), None).unwrap();
     explanation(&asked(arguments).unwrap(), &generation, NOW)
 }
 

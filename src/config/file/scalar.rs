@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -160,6 +161,13 @@ scalar!(
     "instance|cluster|off"
 );
 scalar!(
+    /// A status (`204`) or a range of them (`200-299`).
+    StatusRange(RangeInclusive<u16>),
+    status_range,
+    ["string", "integer"],
+    "[1-5][0-9][0-9](-[1-5][0-9][0-9])?"
+);
+scalar!(
     /// What a server is chosen by: `header:NAME`, `cookie:NAME`, `query:NAME` or `path`.
     HashKey(String),
     hash_key,
@@ -207,6 +215,21 @@ fn collapse(text: &str) -> Result<CollapseScope, Complaint> {
         "cluster" => Ok(CollapseScope::Cluster),
         "false" | "off" => Ok(CollapseScope::Off),
         _ => Err(Complaint::new("must be instance, cluster or false", "")),
+    }
+}
+
+fn status_range(text: &str) -> Result<RangeInclusive<u16>, Complaint> {
+    let status = |text: &str| {
+        let is_plain = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|code| is_plain && (100..=599).contains(code))
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (status(first), status(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err(Complaint::new(
+            "must be a status from 100 to 599, or a range of them",
+            "like 204 or 200-299",
+        )),
     }
 }
 

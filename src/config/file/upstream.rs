@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde::de::{self, IntoDeserializer};
 
 use super::limit::FileInFlight;
-use super::scalar::{DurationOrNever, DurationText, HashKey, Percentage, SocketText, SourceText};
+use super::scalar::{
+    DurationOrNever, DurationText, HashKey, Percentage, SizeText, SocketText, SourceText, StatusRange,
+};
 use super::shape::{List, Short, ShortOr};
 use super::{FileCertificate, TlsVersionName};
 
@@ -182,10 +184,14 @@ pub enum ProxyVersionName {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileHealthCheck {
-    /// Default: none, a TCP connection is enough.
+    /// Asked for by GET. Default: none, a connection is enough.
     pub path: Option<String>,
-    /// Default: 200.
-    pub expect_status: Option<List<u16>>,
+    /// What is sent as `Host`. Default: the name in the upstream's `host`, or the server's address.
+    pub host: Option<String>,
+    /// Statuses and ranges of them. Default: 200.
+    pub expect_status: Option<List<StatusRange>>,
+    /// Has to be in the first 64 KiB of the body. Default: the body does not matter.
+    pub expect_body: Option<String>,
     /// Default: 5s.
     pub interval: Option<DurationText>,
     /// Default: 3s.
@@ -194,6 +200,8 @@ pub struct FileHealthCheck {
     pub unhealthy_threshold: Option<u32>,
     /// Successes until it is used again. Default: 2.
     pub healthy_threshold: Option<u32>,
+    /// Use servers that have not been checked yet. Default: true.
+    pub allow_unchecked: Option<bool>,
 }
 
 /// Leave out servers that fail.
@@ -202,8 +210,10 @@ pub struct FileHealthCheck {
 pub struct FileOutlier {
     /// Default: 5.
     pub consecutive_failures: Option<u32>,
-    /// Default: 30s.
+    /// The first time; longer each time after. Default: 30s.
     pub eject_for: Option<DurationText>,
+    /// However often it was left out. Default: 5m.
+    pub max_eject_for: Option<DurationText>,
     /// Share of servers that may be left out at once. Default: 50%.
     pub max_ejected: Option<Percentage>,
 }
@@ -212,9 +222,15 @@ pub struct FileOutlier {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileCircuitBreaker {
-    /// Default: 5.
+    /// Failures in a row until it is not asked. Default: 5.
     pub failure_threshold: Option<u32>,
-    /// Default: 3.
+    /// Share of failures among the requests in `window` until it is not asked. Default: 50%.
+    pub failure_share: Option<Percentage>,
+    /// Default: 10s.
+    pub window: Option<DurationText>,
+    /// Requests in `window` below which their share says nothing. Default: 20.
+    pub min_requests: Option<u32>,
+    /// Successes until it is asked for everything again. Default: 3.
     pub success_threshold: Option<u32>,
     /// Default: 30s.
     pub open_for: Option<DurationText>,
@@ -236,4 +252,8 @@ pub struct FileRetry {
     pub budget: Option<Percentage>,
     /// Default: 502, 503 and 504.
     pub statuses: Option<List<u16>>,
+    /// For all attempts at a request together. Default: twice `timeouts.first_byte`.
+    pub max_time: Option<DurationText>,
+    /// Request bodies up to this size are held, so that they can be sent again. Default: 64KiB.
+    pub max_body: Option<SizeText>,
 }

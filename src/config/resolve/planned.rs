@@ -1,21 +1,12 @@
 //! The rules of keys that nothing uses yet (see [`later`](crate::config::later)). What is typed for them is checked
 //! all the same, so that a file written today is right on the day that they can be used.
 
-mod upstream;
-
-use super::positive;
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::FileConfig;
-use crate::config::file::scalar::DurationText;
 use crate::config::report::Report;
 
 pub fn check(file: &FileConfig, report: &mut Report) {
     let root = KeyPath::root();
-    if let Some(upstreams) = &file.upstreams {
-        for (path, _, typed) in upstreams.under(&root.key("upstreams")) {
-            upstream::check(typed, report, &path);
-        }
-    }
     if let Some(tracing) = &file.tracing {
         let path = root.key("tracing").key("otlp");
         match &tracing.otlp {
@@ -34,20 +25,10 @@ pub fn needs_redis(file: &FileConfig, report: &mut Report, path: &KeyPath) {
     }
 }
 
-fn positive_text(report: &mut Report, path: &KeyPath, duration: Option<&DurationText>) {
-    positive(report, path, duration.map(|duration| duration.0));
-}
-
 /// Reports a count of nothing.
 pub(super) fn at_least_one(report: &mut Report, path: &KeyPath, count: Option<u32>) {
     if count == Some(0) {
         report.value(path, "must be at least 1", "");
-    }
-}
-
-fn status(report: &mut Report, path: &KeyPath, status: u16) {
-    if !(100..=599).contains(&status) {
-        report.value(path, "must be a status from 100 to 599", "");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::listener::certificate;
-use super::{NAME_RULE, Pem, check_pem, is_name, positive, read_limited, tls_version};
+use super::{NAME_RULE, Pem, check_pem, failing, is_name, positive, read_limited, tls_version};
 use crate::config::address::{UpstreamUrl, host_of_authority, is_host_name};
 use crate::config::diagnostic::{KeyPath, alternatives, nearest};
 use crate::config::file::shape::ShortOr;
@@ -156,6 +156,7 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
     }
     let queue_timeout = typed.queue_timeout.as_ref().map(|timeout| timeout.0);
     positive(report, &path.key("queue_timeout"), queue_timeout);
+    let timeouts = timeouts(typed, report, path);
     Upstream {
         name: name.into(),
         servers,
@@ -177,7 +178,23 @@ fn upstream(name: &str, typed: &FileUpstream, report: &mut Report, path: &KeyPat
         queue_timeout: queue_timeout.unwrap_or(defaults::QUEUE_TIMEOUT),
         keepalive: keepalive as usize,
         keepalive_idle: keepalive_idle.unwrap_or(defaults::KEEPALIVE_IDLE),
-        timeouts: timeouts(typed, report, path),
+        health_check: typed
+            .health_check
+            .as_ref()
+            .map(|typed| failing::health_check(typed, report, &path.key("health_check"))),
+        outlier: typed
+            .outlier
+            .as_ref()
+            .map(|typed| failing::outlier(typed, report, &path.key("outlier"))),
+        circuit_breaker: typed
+            .circuit_breaker
+            .as_ref()
+            .map(|typed| failing::circuit_breaker(typed, report, &path.key("circuit_breaker"))),
+        retry: typed
+            .retry
+            .as_ref()
+            .map(|typed| failing::retry(typed, &timeouts, report, &path.key("retry"))),
+        timeouts,
     }
 }
 

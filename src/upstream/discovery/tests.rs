@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::Clock;
 use crate::upstream::tests::{config, upstream};
 
 fn labels(upstream: &Arc<Upstream>) -> Vec<(String, u32, Role)> {
@@ -83,20 +84,20 @@ async fn another_configuration_takes_over_what_is_known() {
     };
     let metrics = crate::metrics::Metrics::new();
     let weighed = config("servers: [{ address: \"10.0.0.1:1\", weight: 9 }, \"app.test:80\"], balance: least_time");
-    let changed = Arc::new(Upstream::new(&weighed, &metrics, Some(&upstream)).unwrap());
+    let changed = Arc::new(Upstream::new(&weighed, &metrics, &Clock::new(), Some(&upstream)).unwrap());
     assert_eq!(same(&changed), (true, true));
     assert_eq!(labels(&changed)[0].1, 9);
 
     // Connected in another way, they are others; what is known of them stays.
     upstream.zone().members()[1].server.health.drain(Instant::now());
     let other = config("servers: [\"10.0.0.1:1\", \"app.test:80\"], http2: true");
-    let changed = Arc::new(Upstream::new(&other, &metrics, Some(&upstream)).unwrap());
+    let changed = Arc::new(Upstream::new(&other, &metrics, &Clock::new(), Some(&upstream)).unwrap());
     assert_eq!(same(&changed), (false, false));
     assert!(changed.zone().members()[1].server.health.is_drained());
 
     // A name that is no longer asked for is forgotten.
     let without = config("servers: [\"10.0.0.1:1\"]");
-    let changed = Arc::new(Upstream::new(&without, &metrics, Some(&upstream)).unwrap());
+    let changed = Arc::new(Upstream::new(&without, &metrics, &Clock::new(), Some(&upstream)).unwrap());
     assert_eq!(changed.zone().members().len(), 1);
     assert!(changed.discovery.found.lock().hosts.is_empty());
 }
