@@ -2,6 +2,7 @@
 
 mod breaker;
 mod ejection;
+mod load;
 mod probes;
 mod retries;
 

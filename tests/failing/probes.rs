@@ -50,6 +50,14 @@ async fn a_server_that_is_not_well_gets_nothing_until_it_is() {
         assert_eq!(client.get("/x").await.status, 200);
     }
     assert_eq!(asked(&ill, "/x"), 5);
+    // The log is written behind the change.
+    let healthy_again = |log: String| log.matches("server healthy").count() >= 3;
+    within("the log of the change", async {
+        while !healthy_again(proxy.log_text()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let log = proxy.log_text();
     let lines = |what: &str| {
         log.lines()
