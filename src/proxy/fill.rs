@@ -95,8 +95,9 @@ impl Proxy {
         }
         status.append_to(&mut head.fields);
         let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
+        // No cookie that names the client's server: what is stored here, a shared cache in front of us may store too,
+        // and would hand one client's cookie to all (RFC 9111 §7.3). A response that is not stored brings it.
         self.finish(decided, &mut head, Delivery::Whole, exchange);
-        exchange.push_set_cookie(&mut head.fields);
         Ok(Plan::Read(Box::new(head), reader, recoder))
     }
 

@@ -1,6 +1,7 @@
 //! Clients that stay at their server.
 
 use forebay::clock::Clock;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::{numbered, servers, yaml};
 use crate::support::client::Response;
@@ -89,7 +90,11 @@ async fn the_app_and_the_cache_never_see_it() {
         .await;
     let proxy = before(std::slice::from_ref(&origin)).await;
     let first = proxy.get("/").await;
-    let mine = cookie(&first).expect("it was fetched for this client");
+    assert_eq!(
+        first.field("set-cookie"),
+        None,
+        "a cache in front may store it for everybody"
+    );
     let hit = proxy.get("/").await;
     assert!(
         hit.cache_status().contains("hit"),
@@ -99,6 +104,8 @@ async fn the_app_and_the_cache_never_see_it() {
     assert_eq!(hit.field("set-cookie"), None);
     assert_eq!(origin.request_count(), 1);
 
+    let posted = proxy.request("POST", "/other", &[], b"x").await;
+    let mine = cookie(&posted).expect("it is stored nowhere");
     let cookies = format!("a=\"1\"; {mine};  b=2=3");
     let passed = proxy.request("POST", "/", &[("Cookie", &cookies)], b"x").await;
     assert_eq!(passed.status, 200);
@@ -112,4 +119,41 @@ async fn the_app_and_the_cache_never_see_it() {
         proxy.request("GET", "/heuristic", &[("Cookie", &mine)], b"").await;
     }
     assert_eq!(origin.request_count(), count + 1);
+}
+
+#[tokio::test]
+async fn a_web_socket_goes_to_its_clients_server() {
+    let mut origins = Vec::new();
+    for number in 0..3 {
+        let reply = Reply::ok(number.to_string()).field("Cache-Control", "no-store");
+        let origin = Origin::builder().on("/ws", Reply::web_socket_echo()).otherwise(reply);
+        origins.push(origin.start().await);
+    }
+    let proxy = before(&origins).await;
+    let first = proxy.get("/").await;
+    let mine = cookie(&first).unwrap();
+    let number: usize = first.text().parse().unwrap();
+    for _ in 0..3 {
+        let mut request = format!("ws://{}/ws", proxy.address()).into_client_request().unwrap();
+        request.headers_mut().insert("cookie", mine.parse().unwrap());
+        let (mut socket, response) = tokio_tungstenite::connect_async(request).await.unwrap();
+        assert_eq!(response.headers().get("set-cookie"), None, "nothing has changed");
+        socket.close(None).await.unwrap();
+    }
+    let sockets = |origin: &Origin| {
+        origin
+            .requests()
+            .iter()
+            .filter(|request| request.target == "/ws")
+            .count()
+    };
+    for (other, origin) in origins.iter().enumerate() {
+        assert_eq!(sockets(origin), if other == number { 3 } else { 0 });
+    }
+    // One that names no server gets the cookie with its 101.
+    let (_socket, response) = tokio_tungstenite::connect_async(format!("ws://{}/ws", proxy.address()))
+        .await
+        .unwrap();
+    let line = response.headers().get("set-cookie").unwrap().to_str().unwrap();
+    assert!(line.starts_with("forebay_server="), "{line}");
 }
