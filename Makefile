@@ -38,7 +38,7 @@ echo "installing: $${missing[*]}"; \
 "$${install[@]}" || { "$${apt[@]}" update && "$${install[@]}"; }
 endef
 
-.PHONY: help run test check format lint docs test-build bench bench-parts build-tools test-tools bench-tools
+.PHONY: help run test check format lint docs test-build bench bench-slow bench-parts build-tools test-tools bench-tools
 
 help: ## This list.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -77,6 +77,10 @@ docs: build-tools
 bench: bench-tools ## Forebay beside nginx, HAProxy and Varnish: ten minutes, two with QUICK=1; benches/results.md.
 	$(CARGO) build $(LOCKED) --release --bin forebay
 	python3 benches/compare/compare.py $(if $(QUICK),--quick) $(BENCH)
+
+bench-slow: bench-tools ## One slow server of three: least_time beside nginx's least_conn; half a minute.
+	$(CARGO) build $(LOCKED) --release --bin forebay
+	python3 benches/compare/slow_server.py $(BENCH)
 
 bench-parts: build-tools ## Micro-benches: parsing, routing, a hit's parts, the store.
 	$(CARGO) bench $(LOCKED) --benches
