@@ -9,6 +9,7 @@ mod endpoint;
 mod history;
 mod openapi;
 mod page;
+mod purge;
 mod stats;
 mod stored;
 pub mod tasks;

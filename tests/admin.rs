@@ -4,6 +4,7 @@ mod access;
 mod commands;
 mod looking;
 mod openapi;
+mod purging;
 mod warming;
 
 use std::net::SocketAddr;

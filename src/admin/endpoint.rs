@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use super::answer::{Answer, Refusal};
-use super::{Admin, openapi, page, stats, stored, tasks, upstreams, warm};
+use super::{Admin, openapi, page, purge, stats, stored, tasks, upstreams, warm};
 
 macro_rules! endpoints {
     ($($(#[doc = $summary:literal])+ $id:ident = $method:ident $path:literal $guard:ident;)*) => {
@@ -67,6 +67,8 @@ endpoints! {
     Stored = GET "/cache" Token;
     /// The keys that are asked for most.
     Top = GET "/cache/top" Token;
+    /// Take stored responses out of use.
+    Purge = POST "/purge" Token;
     /// Fill the cache before clients ask; the answer is a task.
     Warm = POST "/warm" Token;
     /// Upstreams with their servers.
@@ -164,6 +166,7 @@ impl Admin {
             Endpoint::Config => Answer::ok(&*self.proxy.generation().config.shown.0),
             Endpoint::Stored => Answer::ok(&stored::stored(self, &pairs(query)?)?),
             Endpoint::Top => Answer::ok(&stored::top(self, &pairs(query)?)?),
+            Endpoint::Purge => purge::purge(self, parsed(body)?).await?,
             Endpoint::Warm => warm::warm(self, parsed(body)?)?,
             Endpoint::Upstreams => Answer::ok(&upstreams::upstreams(&self.proxy.generation())),
             Endpoint::Drain => {

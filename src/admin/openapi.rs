@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
 use super::endpoint::{Endpoint, Guard};
-use super::{stats, stored, tasks, upstreams, warm};
+use super::{purge, stats, stored, tasks, upstreams, warm};
 
 type Make = fn(&mut SchemaGenerator) -> Schema;
 
@@ -30,6 +30,7 @@ enum Required {
 /// The type of a request's body. `None`: it takes none.
 pub fn body(endpoint: Endpoint) -> Option<fn(&mut SchemaGenerator) -> Schema> {
     match endpoint {
+        Endpoint::Purge => Some(of::<purge::PurgeRequest>),
         Endpoint::Warm => Some(of::<warm::WarmRequest>),
         Endpoint::Page
         | Endpoint::OpenApi
@@ -49,6 +50,7 @@ pub fn body(endpoint: Endpoint) -> Option<fn(&mut SchemaGenerator) -> Schema> {
 /// What is answered when all goes well.
 fn answers(endpoint: Endpoint) -> &'static [(u16, Option<Make>)] {
     match endpoint {
+        Endpoint::Purge => &[(200, Some(of::<purge::PurgeReport>)), (202, Some(of::<purge::Pending>))],
         Endpoint::Warm => &[(202, Some(of::<tasks::TaskReport>))],
         Endpoint::Page | Endpoint::OpenApi | Endpoint::Config => &[(200, None)],
         Endpoint::Stats => &[(200, Some(of::<stats::Stats>))],
@@ -67,7 +69,7 @@ fn problems(endpoint: Endpoint) -> &'static [u16] {
         Endpoint::Stored | Endpoint::Top => &[400],
         Endpoint::Drain | Endpoint::Enable | Endpoint::Task => &[404],
         Endpoint::CancelTask => &[404, 409],
-        Endpoint::Warm => &[503],
+        Endpoint::Purge | Endpoint::Warm => &[503],
         Endpoint::Page
         | Endpoint::OpenApi
         | Endpoint::Stats

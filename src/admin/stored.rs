@@ -203,7 +203,15 @@ pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport,
     Ok(report)
 }
 
-/// A GET for a URL with these fields (`Name: value`), as the front door would read it.
+/// A GET for a URL, as the front door would read it.
+///
+/// # Errors
+/// In words: there cannot be such a request.
+pub fn request_for(url: &str) -> Result<RequestHead, String> {
+    request_with(url, Vec::new())
+}
+
+/// As [`request_for`], with these fields (`Name: value`).
 ///
 /// # Errors
 /// In words: there cannot be such a request.

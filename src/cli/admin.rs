@@ -3,6 +3,7 @@
 mod client;
 mod drain;
 mod inspect;
+mod purge;
 mod stats;
 mod table;
 mod warm;
@@ -37,6 +38,13 @@ pub struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
+    /// Take stored responses out of use: by URL, tag, prefix, glob, host, route, or all of them
+    Purge {
+        #[command(flatten)]
+        what: purge::PurgeOptions,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Fill the cache before clients ask
     Warm {
         #[command(flatten)]
@@ -76,6 +84,10 @@ pub enum AdminCommand {
 /// Asks, and says what was answered.
 pub fn run(command: &AdminCommand) -> ExitCode {
     match command {
+        AdminCommand::Purge { what, connection } => match purge::body(what) {
+            Ok(body) => told(connection, Method::POST, "/purge", Some(&body), purge::text),
+            Err(failure) => failed(&failure),
+        },
         AdminCommand::Warm { what, connection } => warm::run(what, connection),
         AdminCommand::Stats { connection } => told(connection, Method::GET, "/stats", None, stats::text),
         AdminCommand::Inspect {

@@ -17,13 +17,39 @@ async fn commands_tell_in_tables_or_json_and_by_their_exit_status() {
     let at = |proxy: &Inside| format!("http://{}", proxy.admin_address());
     let (open, closed) = (at(&open), at(&closed));
     let server = origin.server();
-    let table: [(&[&str], i32, &str); 14] = [
+    let table: [(&[&str], i32, &str); 20] = [
         (&["stats", "--admin", &open], 0, "route"),
         (&["stats", "--admin", &open, "--json"], 0, "\"last_1m\""),
         (
             &["inspect", "http://test/a", "--admin", &open],
             0,
             "hit; asked for 1 times lately",
+        ),
+        (
+            &["purge", "--prefix", "/", "--dry-run", "--admin", &open],
+            0,
+            "1 responses would be purged",
+        ),
+        (
+            &["purge", "--tag", "a", "--admin", &open],
+            0,
+            "0 responses and those of 1 tags purged",
+        ),
+        (
+            &["purge", "http://test/a", "--soft", "--admin", &open],
+            0,
+            "1 responses made stale",
+        ),
+        (
+            &["purge", "http://test/a", "--after", "1h", "--admin", &open],
+            0,
+            "task 1-",
+        ),
+        (&["purge", "--admin", &open], 64, "must name something"),
+        (
+            &["purge", "--route", "nobody", "--admin", &open],
+            64,
+            "there is no route",
         ),
         (&["inspect", "http://test/b", "--admin", &open], 0, "forward (uri-miss)"),
         (&["inspect", "nonsense", "--admin", &open], 64, "must be http://"),
