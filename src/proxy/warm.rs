@@ -72,7 +72,9 @@ impl Proxy {
         };
         if let Err(failure) = Box::pin(work).await {
             return match &failure {
-                Failure::Refused(ProxyError::NoServer | ProxyError::Draining) => Warmed::Unavailable(failure.reason()),
+                Failure::Refused(ProxyError::NoServer | ProxyError::CircuitOpen { .. } | ProxyError::Draining) => {
+                    Warmed::Unavailable(failure.reason())
+                }
                 _ => Warmed::Failed(failure.reason()),
             };
         }
