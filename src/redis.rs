@@ -1,6 +1,6 @@
 //! Redis, for whatever instances share: the second tier of the cache, purges, limits.
 //!
-//! A [`Redis`] is a handle that is cheap to clone. Commands of many requests go over few connections at the same time ([`link`]), so that
+//! A [`Redis`] is a handle that is cheap to clone. Commands of many requests go over few connections at the same time (`link`), so that
 //! under load they travel together. Nothing here makes a request wait for longer than its deadline, and once Redis has failed
 //! several times, or a look at it has, nothing waits at all until it is back: commands then fail at once with
 //! [`RedisError::Unavailable`]. Connections are made in the background only.

@@ -1,4 +1,4 @@
-//! Sitemaps (https://www.sitemaps.org/protocol.html), also indexes of them and gzip.
+//! Sitemaps (<https://www.sitemaps.org/protocol.html>), also indexes of them and gzip.
 
 use std::io::Read as _;
 
