@@ -34,6 +34,7 @@ pub mod respond;
 pub mod rfc9111;
 pub mod route;
 pub mod server;
+mod side_listener;
 pub mod status;
 pub mod tls;
 pub mod transform;

@@ -7,11 +7,8 @@
 //! | `/readyz` | 200 while requests are welcome; an upstream's death does not change that |
 //! | `/readyz?upstreams` | the same, but 503 also while an upstream has no live server |
 
-use std::convert::Infallible;
 use std::fmt::{self, Write};
 use std::future::Future;
-use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -21,32 +18,19 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tracing::{error, warn};
+use tokio::net::TcpListener;
+use tracing::error;
 
 use crate::metrics::Metrics;
+use crate::side_listener::{self, Bounds};
 
-/// A scraper, a load balancer and a few people need a handful; the rest wait in the backlog.
-const MAX_CONNECTIONS: usize = 256;
-
-/// From the connection's begin, or the last response, to the end of a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Nobody sends as much to ask for metrics. (The least that hyper takes is 8 KiB.)
-const HEAD_SIZE: usize = 16 * 1024;
-
-/// Then a connection is closed, whatever it does: a reader that does not read must not hold its place for ever.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
-
-/// How long open connections may take to finish their response when they are told to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// After a failure to accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A scraper, a load balancer and a few people need a handful of connections, and nobody sends much to ask for metrics.
+const BOUNDS: Bounds = Bounds {
+    name: "metrics",
+    connections: 256,
+    head_size: 16 * 1024,
+    lifetime: Duration::from_secs(300),
+};
 
 /// Whether requests are welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,62 +197,10 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 /// Answers on `listener` until `shutdown` ends, and then for as long as open responses need, at most two seconds.
 pub async fn serve(listener: TcpListener, status: Arc<Status>, shutdown: impl Future<Output = ()>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (closing, _) = watch::channel(());
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = async {
-            // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
-            io::Result::Ok((place, stream))
-        };
-        let accepted = tokio::select! {
-            accepted = accepted => accepted,
-            () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((place, stream)) => {
-                let (status, closing) = (Arc::clone(&status), closing.subscribe());
-                tokio::spawn(async move {
-                    connection(stream, status, closing).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "the metrics listener cannot accept a connection");
-                tokio::select! {
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
-                    () = &mut shutdown => break,
-                }
-            }
-        }
-    }
-    drop(listener);
-    closing.send_replace(());
-    // When every place is free again, every connection has ended; those that have not end with their own timeout.
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, places.acquire_many(MAX_CONNECTIONS as u32)).await;
-}
-
-async fn connection(stream: TcpStream, status: Arc<Status>, mut closing: watch::Receiver<()>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = status.respond(request.method(), request.uri().path(), request.uri().query());
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_SIZE)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    // How a connection ends is its client's affair.
-    tokio::select! {
-        _ = &mut connection => return,
-        _ = closing.changed() => {}
-        () = tokio::time::sleep(CONNECTION_LIFETIME) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection).await;
+    let respond = move |request: Request<Incoming>| {
+        std::future::ready(status.respond(request.method(), request.uri().path(), request.uri().query()))
+    };
+    side_listener::serve(listener, BOUNDS, respond, shutdown).await;
 }
 
 #[cfg(test)]
@@ -277,6 +209,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -442,7 +375,7 @@ mod tests {
     async fn connections_that_say_nothing_make_room() {
         let listening = listening().await;
         let mut silent = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..BOUNDS.connections {
             silent.push(TcpStream::connect(listening.address).await.unwrap());
         }
         // All places are taken, so this is answered only once the others were closed.

@@ -47,8 +47,11 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Between two attempts to follow.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Sees to it that log and incarnation are there. Answers the incarnation, the last number, and the first that is still there.
-const OPEN: &str = r"
+/// Begins both scripts that need the log: sees to it that log and incarnation are there, and finds the last number.
+macro_rules! with_log {
+    ($rest:literal $(,)?) => {
+        concat!(
+            r"
 local id = redis.call('GET', KEYS[2])
 if not id or redis.call('EXISTS', KEYS[1]) == 0 then
   id = ARGV[1]
@@ -61,11 +64,20 @@ local last = 0
 for i = 1, #info, 2 do
   if info[i] == 'last-generated-id' then last = tonumber(string.match(info[i + 1], '^%d+')) end
 end
-local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+",
+            $rest
+        )
+    };
+}
+
+/// Sees to it that log and incarnation are there. Answers the incarnation, the last number, and the first that is still there.
+const OPEN: &str = with_log!(
+    r"local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
 local from = last + 1
 if first[1] then from = tonumber(string.match(first[1][1], '^%d+')) end
 return {id, last, from}
-";
+"
+);
 
 /// Begins another incarnation, unless somebody else has done so meanwhile.
 const BEGIN_ANEW: &str = r"
@@ -76,25 +88,12 @@ return 1
 ";
 
 /// Adds a purge behind all others. Answers the incarnation and its number.
-static RECORD: Script = Script::new(
-    r"
-local id = redis.call('GET', KEYS[2])
-if not id or redis.call('EXISTS', KEYS[1]) == 0 then
-  id = ARGV[1]
-  redis.call('SET', KEYS[2], id)
-  redis.call('DEL', KEYS[1])
-  redis.call('XADD', KEYS[1], '1-0', 'nonce', id, 'from', '', 'purge', '')
-end
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-local last = 0
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then last = tonumber(string.match(info[i + 1], '^%d+')) end
-end
-local next = string.format('%.0f', last + 1)
+static RECORD: Script = Script::new(with_log!(
+    r"local next = string.format('%.0f', last + 1)
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], next .. '-0', 'nonce', ARGV[1], 'from', ARGV[3], 'purge', ARGV[4])
 return {id, last + 1}
 ",
-);
+));
 
 /// A point in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
