@@ -167,3 +167,80 @@ async fn restarting_each_server_in_turn_costs_no_get() {
     load.answers(150).await;
     assert!(load.end().await < SLACK);
 }
+
+/// Speaks HTTP/2, says goodbye (GOAWAY, RFC 9113 §6.8) to each connection after some streams, and finishes what it has taken. Ten of a
+/// connection's streams are under way at once or more, and some come when it has already been said.
+async fn forgetful() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    const STREAMS: usize = 25;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let goodbyes = Arc::new(AtomicUsize::new(0));
+    let said = goodbyes.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let said = said.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut taken = 0;
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    taken += 1;
+                    if taken == STREAMS {
+                        connection.graceful_shutdown();
+                        said.fetch_add(1, Ordering::Relaxed);
+                    }
+                    tokio::spawn(async move {
+                        let mut body = request.into_body();
+                        while let Some(Ok(data)) = body.data().await {
+                            let _ = body.flow_control().release_capacity(data.len());
+                        }
+                        tokio::time::sleep(Duration::from_millis(3)).await;
+                        let head = http::Response::builder()
+                            .header("cache-control", "no-store")
+                            .body(())
+                            .unwrap();
+                        let mut stream = respond.send_response(head, false).unwrap();
+                        stream.send_data("hello".into(), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    (address, goodbyes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goodbyes_under_load_cost_no_request_of_any_method() {
+    let (address, goodbyes) = forgetful().await;
+    let proxy = Proxy::start(&format!(
+        "listen: 127.0.0.1:0\nupstreams: {{ app: {{ servers: [\"{address}\"], http2: true }} }}\n"
+    ))
+    .await;
+    let mut clients = JoinSet::new();
+    for number in 0..16 {
+        let address = proxy.address();
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            for turn in 0..100 {
+                let (method, body) = match (number + turn) % 3 {
+                    0 => ("POST", &b"some body"[..]),
+                    _ => ("GET", &b""[..]),
+                };
+                let response = client.request(method, &format!("/{number}/{turn}"), &[], body).await;
+                assert_eq!(
+                    (response.status, response.text()),
+                    (200, "hello"),
+                    "{method} {turn}: {}",
+                    response.raw_head
+                );
+            }
+        });
+    }
+    within("all answers", async {
+        while let Some(result) = clients.join_next().await {
+            result.unwrap();
+        }
+    })
+    .await;
+    assert!(goodbyes.load(Ordering::Relaxed) > 20, "{goodbyes:?}");
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 
 /// A self-signed certificate, which is its own authority.
 pub struct Certificate {
@@ -44,14 +45,22 @@ impl Certificate {
         (place("pem", &self.pem), key)
     }
 
-    pub fn server_config(&self, alpn: &[&str]) -> Arc<rustls::ServerConfig> {
+    /// With `clients`, only clients that show a certificate of this authority are served.
+    pub fn server_config(&self, alpn: &[&str], clients: Option<&Certificate>) -> Arc<rustls::ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        let builder = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![self.der.clone()], key)
             .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(authority.der.clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let mut config = builder.with_single_cert(vec![self.der.clone()], key).unwrap();
         config.alpn_protocols = protocols(alpn);
         Arc::new(config)
     }

@@ -177,12 +177,21 @@ impl Builder {
     }
 
     /// Speaks TLS with this certificate, and offers its protocol by ALPN.
-    pub fn tls(mut self, certificate: &Certificate) -> Self {
+    pub fn tls(self, certificate: &Certificate) -> Self {
+        self.tls_for(certificate, None)
+    }
+
+    /// The same, for clients only that show a certificate of this authority.
+    pub fn tls_for_clients_of(self, certificate: &Certificate, authority: &Certificate) -> Self {
+        self.tls_for(certificate, Some(authority))
+    }
+
+    fn tls_for(mut self, certificate: &Certificate, clients: Option<&Certificate>) -> Self {
         let alpn = match self.protocol {
             Protocol::Http1 => "http/1.1",
             Protocol::Http2 => "h2",
         };
-        self.transport = Transport::Tls(certificate.server_config(&[alpn]));
+        self.transport = Transport::Tls(certificate.server_config(&[alpn], clients));
         self
     }
 

@@ -4,6 +4,7 @@ use forebay::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::yaml;
+use crate::support::certificate::Certificate;
 use crate::support::inside::Inside;
 use crate::support::origin::{Gate, Origin, Reply};
 
@@ -42,6 +43,43 @@ async fn a_connection_that_cannot_be_opened_fails_all_who_wait() {
         let response = proxy.get("/").await;
         assert_eq!(response.status, 502);
         assert!(response.field("proxy-status").unwrap().contains("connection_refused"));
+    }
+}
+
+#[tokio::test]
+async fn servers_that_ask_for_a_certificate_are_shown_ours() {
+    let [server, ours, strange] =
+        ["app.internal", "forebay.internal", "stranger.internal"].map(|name| Certificate::for_names(&[name]));
+    let directory = tempfile::tempdir().unwrap();
+    let (ca, _) = server.write(directory.path(), "server");
+    for is_http2 in [false, true] {
+        let builder = match is_http2 {
+            false => Origin::builder(),
+            true => Origin::builder().http2(),
+        };
+        let origin = builder
+            .otherwise(Reply::ok("welcome").field("Cache-Control", "no-store"))
+            .tls_for_clients_of(&server, &ours)
+            .start()
+            .await;
+        for (shown, status) in [(Some(&ours), 200), (Some(&strange), 502), (None, 502)] {
+            let certificate = match shown {
+                None => String::new(),
+                Some(certificate) => {
+                    let (cert, key) = certificate.write(directory.path(), "client");
+                    format!(", certificate: {{ cert: {}, key: {} }}", cert.display(), key.display())
+                }
+            };
+            let keys = format!(
+                "servers: [\"{}\"], http2: {is_http2}, tls: {{ server_name: app.internal, ca: {}{certificate} }}",
+                origin.server(),
+                ca.display()
+            );
+            let proxy = Inside::start(&yaml(&keys, ""), Clock::new()).await;
+            let response = proxy.get("/").await;
+            assert_eq!(response.status, status, "HTTP/2: {is_http2}, {}", response.text());
+        }
+        assert_eq!(origin.request_count(), 1);
     }
 }
 

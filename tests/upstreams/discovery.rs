@@ -1,6 +1,7 @@
 //! Servers that are found by name, and in a file.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use forebay::clock::Clock;
 
@@ -11,12 +12,16 @@ use crate::support::origin::{Gate, Origin, Reply};
 use crate::support::proxy::Proxy;
 use crate::support::within;
 
+fn uncached(text: impl Into<String>) -> Reply {
+    Reply::ok(text.into()).field("Cache-Control", "no-store")
+}
+
 /// Origins on one port of different addresses of this machine.
 async fn on_one_port(addresses: &[[u8; 4]]) -> Vec<Origin> {
     let mut origins: Vec<Origin> = Vec::new();
     for address in addresses {
         let port = origins.first().map_or(0, Origin::port);
-        let reply = Reply::ok(address[3].to_string()).field("Cache-Control", "no-store");
+        let reply = uncached(address[3].to_string());
         origins.push(Origin::builder().otherwise(reply).at((*address, port)).start().await);
     }
     origins
@@ -120,6 +125,22 @@ async fn a_name_that_does_not_exist_at_start_stops_nothing() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn addresses_of_both_families_are_servers() {
+    let fourth = Origin::builder().otherwise(uncached("4")).start().await;
+    let sixth = Origin::builder()
+        .otherwise(uncached("6"))
+        .at((Ipv6Addr::LOCALHOST, fourth.port()))
+        .start()
+        .await;
+    let dns = Dns::start().await;
+    dns.addresses("app.test", &["127.0.0.1", "::1"]);
+    let proxy = Inside::start(&by_name(&dns, sixth.port(), ""), Clock::new()).await;
+    until_answering(&proxy, &["4", "6"]).await;
+    dns.addresses("app.test", &["::1"]);
+    until_answering(&proxy, &["6"]).await;
 }
 
 #[tokio::test]
