@@ -9,11 +9,12 @@ mod ghosts;
 mod nodes;
 mod order;
 mod packed;
+mod revision;
 mod shard;
 mod state;
+mod variants;
 
 use std::hash::BuildHasher;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,10 +24,13 @@ use self::nodes::{NodeId, Place};
 use self::order::{Lfu, Lru, S3Fifo};
 pub use self::packed::PackedFields;
 pub(crate) use self::packed::PackedLine;
+pub use self::revision::{Fate, Position};
 use self::shard::{KeyHash, Removed, Shards, Slot};
 pub use self::state::RouteShare;
 use self::state::{Rules, State};
-use super::epochs::{Epochs, Since};
+use self::variants::TABLES;
+pub use self::variants::Variants;
+use super::epochs::Epochs;
 use super::purge::Sweeps;
 use super::{Stored, allocation};
 use crate::config::Eviction;
@@ -36,80 +40,12 @@ use crate::rfc9111::date::Timestamp;
 /// Variants kept under one key. An origin that varies more does not repeat itself, and each lookup looks at all of them.
 pub const MAX_VARIANTS: usize = 64;
 
-/// Bytes that a key takes in the tables beside its own: 48 in its shard and 5 in that one's index, 32 as a node and 8 that are
-/// remembered when it has gone, all with the room in which tables grow.
-const TABLES: u64 = 112;
-
 /// Nodes that are looked at for useless responses before a useful one goes: so the whole cache has been seen in the time in which
 /// a small part of it is exchanged.
 const SEEN_BEFORE_EVICTION: usize = 16;
 
-/// Keys that are looked at in one go for a purge, before others have their turn.
-const REVISION_BATCH: usize = 64;
-
 /// The common part of the cache counts as at least one in so many of its bytes, however much the routes' shares add up to.
 const LEAST_COMMON: u64 = 4;
-
-/// The variants under one key, most recently stored last. Never changed: a change puts another list in its place.
-#[derive(Debug, Clone)]
-pub struct Variants(List);
-
-#[derive(Debug, Clone)]
-enum List {
-    One(Arc<Stored>),
-    /// Two or more. Not a slice, because few keys have several and this is half as long.
-    #[expect(clippy::rc_buffer, reason = "a thin pointer")]
-    Many(Arc<Vec<Arc<Stored>>>),
-}
-
-impl Variants {
-    /// `None` where there is none.
-    fn new(mut variants: Vec<Arc<Stored>>) -> Option<Self> {
-        if variants.len() > 1 {
-            variants.shrink_to_fit();
-            return Some(Self(List::Many(Arc::new(variants))));
-        }
-        variants.pop().map(|one| Self(List::One(one)))
-    }
-
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Stored>> {
-        match &self.0 {
-            List::One(stored) => std::slice::from_ref(stored).iter(),
-            List::Many(variants) => variants.iter(),
-        }
-    }
-
-    fn len(&self) -> u64 {
-        self.iter().len() as u64
-    }
-
-    /// Bytes that these take with their key and its place.
-    fn weight(&self, key: &CacheKey) -> u64 {
-        let list = match &self.0 {
-            List::One(_) => 0,
-            List::Many(variants) => allocation(40) + allocation(variants.len() * size_of::<Arc<Stored>>()),
-        };
-        self.iter().map(|stored| stored.size()).sum::<u64>() + list + allocation(key.as_bytes().len()) + TABLES
-    }
-}
-
-/// What becomes of a response when it is looked at for a purge.
-#[derive(Debug)]
-pub enum Fate {
-    Stay,
-    Go,
-    Becomes(Stored),
-}
-
-/// How far a walk over everything that is stored has come.
-#[derive(Debug, Clone, Copy)]
-pub struct Position(NodeId);
-
-impl Default for Position {
-    fn default() -> Self {
-        Self(NodeId::FIRST)
-    }
-}
 
 /// L1.
 pub struct Memory {
@@ -250,46 +186,6 @@ impl Memory {
         Variants::new(left.cloned().collect())
     }
 
-    /// Compares labels with the purges that there have been, and takes what has been purged out of the store.
-    #[cold]
-    fn without_purged(&self, key: &CacheKey, variants: &Variants) -> Option<Variants> {
-        let mut left = Vec::new();
-        for stored in variants.iter() {
-            match self.label_fate(stored) {
-                Fate::Stay => left.push(stored.clone()),
-                Fate::Go => self.replace(key, stored, None),
-                Fate::Becomes(outdated) => {
-                    let outdated = Arc::new(outdated);
-                    self.replace(key, stored, Some(outdated.clone()));
-                    left.push(outdated);
-                }
-            }
-        }
-        Variants::new(left)
-    }
-
-    /// What becomes of a response by the purges of its labels. One that stays has been compared with all of them.
-    pub fn label_fate(&self, stored: &Stored) -> Fate {
-        let Some(labels) = stored.meta.labels() else {
-            return Fate::Stay;
-        };
-        let last = self.epochs.last();
-        match self.epochs.labels_since(labels.seen(), labels.as_slice()) {
-            Since::Nothing => {
-                labels.set_seen(last);
-                Fate::Stay
-            }
-            Since::Purged => Fate::Go,
-            Since::Outdated(at) => {
-                let outdated = stored.outdated(at);
-                if let Some(labels) = outdated.meta.labels() {
-                    labels.set_seen(last);
-                }
-                Fate::Becomes(outdated)
-            }
-        }
-    }
-
     /// Puts a response beside the variants of its key, in the place of the one that it replaces. One that is too large for the cache
     /// or for its route's share of it is not stored; the one that it would replace goes all the same.
     pub fn store(&self, route: &str, key: &CacheKey, new: Arc<Stored>) {
@@ -340,67 +236,6 @@ impl Memory {
         drop(gone);
     }
 
-    /// Decides about all variants of all keys of a URI; `key` is one of them. Answers how many did not stay.
-    pub fn revise_uri(&self, key: &CacheKey, mut judge: impl FnMut(&Stored) -> Fate) -> u64 {
-        let mut gone = Gone::new();
-        let mut changed = 0;
-        {
-            let mut state = self.state.lock();
-            if let Some(known) = self.shards.known(key) {
-                changed += self.revise_node(&mut state, known.node, |_, _, stored| judge(stored), &mut gone);
-            }
-        }
-        // That one may be in the list, too, if there is more in it than the URI.
-        let is_other = |other: &CacheKey| other.as_bytes() != key.as_bytes();
-        let mut from = Bound::Included(NodeId::FIRST);
-        loop {
-            gone.clear();
-            let mut state = self.state.lock();
-            let hash = state.uri_hash.hash_one(key.uri());
-            let batch: Vec<NodeId> = {
-                let from = from.map(|node| (hash, node));
-                let batch = state.of_uri.range((from, Bound::Included((hash, NodeId::LAST))));
-                batch.take(REVISION_BATCH).map(|(_, node)| *node).collect()
-            };
-            let Some(last) = batch.last() else { return changed };
-            from = Bound::Excluded(*last);
-            for node in &batch {
-                let Some(place) = state.nodes.place(*node) else {
-                    continue;
-                };
-                let of_uri = self
-                    .shards
-                    .key(place.slot)
-                    .is_some_and(|other| other.uri() == key.uri() && is_other(&other));
-                if of_uri {
-                    changed += self.revise_node(&mut state, *node, |_, _, stored| judge(stored), &mut gone);
-                }
-            }
-            if batch.len() < REVISION_BATCH {
-                return changed;
-            }
-        }
-    }
-
-    /// Decides about some of what is stored, given its URI (see [`CacheKey::uri`]), the index of its route and itself. Answers where to go
-    /// on, and how many did not stay. What comes into the store meanwhile may be passed over.
-    pub fn revise(
-        &self,
-        from: Position,
-        mut judge: impl FnMut(&[u8], u16, &Stored) -> Fate,
-    ) -> (Option<Position>, u64) {
-        let mut gone = Gone::new();
-        let mut changed = 0;
-        let mut state = self.state.lock();
-        let (nodes, next) = state.nodes.some(from.0, REVISION_BATCH);
-        for node in nodes {
-            changed += self.revise_node(&mut state, node, &mut judge, &mut gone);
-        }
-        drop(state);
-        drop(gone);
-        (next.map(Position), changed)
-    }
-
     /// The names of routes by their index.
     pub fn route_names(&self) -> Vec<Arc<str>> {
         let state = self.state.lock();
@@ -411,43 +246,6 @@ impl Memory {
             }
         }
         names
-    }
-
-    fn revise_node(
-        &self,
-        state: &mut State,
-        node: NodeId,
-        mut judge: impl FnMut(&[u8], u16, &Stored) -> Fate,
-        gone: &mut Gone,
-    ) -> u64 {
-        let Some(place) = state.nodes.place(node) else { return 0 };
-        let mut changed = 0;
-        let decided = self.shards.with(place.slot, |uri, variants| {
-            let decide = |stored: &Arc<Stored>| match judge(uri, place.route, stored) {
-                Fate::Stay => Some(stored.clone()),
-                Fate::Go => {
-                    changed += 1;
-                    None
-                }
-                Fate::Becomes(other) => {
-                    changed += 1;
-                    Some(Arc::new(other))
-                }
-            };
-            variants.iter().filter_map(decide).collect::<Vec<_>>()
-        });
-        let Some(left) = decided.filter(|_| changed > 0) else {
-            return 0;
-        };
-        match left.last().map(|last| last.meta.received) {
-            None => gone.extend(self.remove(state, node)),
-            Some(now) => {
-                if let Some(key) = self.shards.key(place.slot) {
-                    self.put(state, &key, left, place.route, now, gone);
-                }
-            }
-        }
-        changed
     }
 
     /// The purges that what is stored has to be compared with.

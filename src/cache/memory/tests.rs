@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::Method;
 use proptest::prelude::*;
 
+use super::revision::REVISION_BATCH;
 use super::*;
 use crate::key::KeyOptions;
 use crate::message::{Fields, Framing, RequestHead, Scheme, Version};

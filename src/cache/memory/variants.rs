@@ -1,0 +1,53 @@
+//! The variants under one key.
+
+use std::sync::Arc;
+
+use crate::cache::{Stored, allocation};
+use crate::key::CacheKey;
+
+/// Bytes that a key takes in the tables beside its own: 48 in its shard and 5 in that one's index, 32 as a node and 8 that are
+/// remembered when it has gone, all with the room in which tables grow.
+pub(super) const TABLES: u64 = 112;
+
+/// The variants under one key, most recently stored last. Never changed: a change puts another list in its place.
+#[derive(Debug, Clone)]
+pub struct Variants(List);
+
+#[derive(Debug, Clone)]
+enum List {
+    One(Arc<Stored>),
+    /// Two or more. Not a slice, because few keys have several and this is half as long.
+    #[expect(clippy::rc_buffer, reason = "a thin pointer")]
+    Many(Arc<Vec<Arc<Stored>>>),
+}
+
+impl Variants {
+    /// `None` where there is none.
+    pub(super) fn new(mut variants: Vec<Arc<Stored>>) -> Option<Self> {
+        if variants.len() > 1 {
+            variants.shrink_to_fit();
+            return Some(Self(List::Many(Arc::new(variants))));
+        }
+        variants.pop().map(|one| Self(List::One(one)))
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Stored>> {
+        match &self.0 {
+            List::One(stored) => std::slice::from_ref(stored).iter(),
+            List::Many(variants) => variants.iter(),
+        }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.iter().len() as u64
+    }
+
+    /// Bytes that these take with their key and its place.
+    pub(super) fn weight(&self, key: &CacheKey) -> u64 {
+        let list = match &self.0 {
+            List::One(_) => 0,
+            List::Many(variants) => allocation(40) + allocation(variants.len() * size_of::<Arc<Stored>>()),
+        };
+        self.iter().map(|stored| stored.size()).sum::<u64>() + list + allocation(key.as_bytes().len()) + TABLES
+    }
+}
