@@ -49,6 +49,7 @@ fn route(matches: Match) -> Route {
         max_request_body: None,
         allow: Vec::new(),
         deny: Vec::new(),
+        purge: None,
         keep_fields: Vec::new(),
         rate_limits: vec![],
         rate_limit_cost: 1,

@@ -161,6 +161,8 @@ pub struct Route {
     pub allow: Vec<IpNet>,
     /// Addresses that get 403.
     pub deny: Vec<IpNet>,
+    /// From where PURGE requests are taken; from elsewhere they get 403. `None`: this route has no part in them.
+    pub purge: Option<Vec<IpNet>>,
     /// Forwarding and override fields that this route passes on although the sender is not trusted (lower case).
     pub keep_fields: Vec<String>,
     /// Into the limits of [`Config::rate_limits`]; all of them hold.

@@ -39,6 +39,8 @@ pub struct Generation {
     /// Whether any route does. Tags of recoded responses then have to be understood on all of them: what a client got from one, it may
     /// send back through another.
     pub compresses: bool,
+    /// Whether any route takes PURGE requests: then none of them goes to an upstream.
+    pub purges: bool,
     labels: Vec<Arc<str>>,
     /// Names of cookies that are ours, and nobody else's to see.
     pub sticky_cookies: Vec<String>,
@@ -152,6 +154,7 @@ impl Generation {
         Ok(Self {
             router: Router::new(&config.routes),
             compresses: config.routes.iter().any(|route| route.compression.is_some()),
+            purges: config.routes.iter().any(|route| route.purge.is_some()),
             routes,
             upstreams,
             acceptors,

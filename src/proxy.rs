@@ -266,6 +266,14 @@ impl Proxy {
                 self.answer(*head, body, client, exchange, alarm).await?;
                 return Ok(Plan::Answered);
             }
+            Reached::Purge(index) => {
+                let Some(decided) = Decided::again(generation, request, exchange, index) else {
+                    return Err(ProxyError::Internal.into());
+                };
+                let (head, body) = self.purged(&decided, exchange).await?;
+                self.answer(head, body, client, exchange, alarm).await?;
+                return Ok(Plan::Answered);
+            }
             // They have been asked.
             Reached::Limits(_) => return Err(ProxyError::Internal.into()),
             Reached::Routed(index) => (index, None),

@@ -4,6 +4,7 @@ mod access;
 mod commands;
 mod looking;
 mod openapi;
+mod purge_method;
 mod purging;
 mod warming;
 

@@ -12,11 +12,10 @@ use super::Admin;
 use super::answer::{Answer, Refusal};
 use super::stored;
 use super::tasks::{TaskKind, TaskReport};
-use crate::cache::coherence::Recorded;
-use crate::cache::purge::{How, Pattern, Purge, What};
+use crate::cache::purge::{How, Pattern, What};
 use crate::config::units;
 use crate::proxy::Proxy;
-use crate::proxy::purging::Outcome;
+pub use crate::proxy::purging::PurgeReport;
 use crate::rfc9111::invalidation::ResourceUri;
 
 /// Names of one request, all kinds together.
@@ -53,21 +52,6 @@ pub struct PurgeRequest {
     pub dry_run: bool,
     /// Not now but after this time, like `5s`: the answer is a task.
     pub after: Option<String>,
-}
-
-/// What was purged, or with `dry_run` would be.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
-pub struct PurgeReport {
-    /// Responses in memory that went, or were made stale, at once.
-    pub responses: u64,
-    /// Tags whose responses are not used any more, and go when they are next looked at. Without `dry_run` they are not counted among
-    /// `responses`.
-    pub tags: u64,
-    pub soft: bool,
-    pub dry_run: bool,
-    /// Purges that only this instance has carried out, because Redis is away: so many wait to be told to the others, in order. The
-    /// status is 202 then.
-    pub waiting: u64,
 }
 
 /// What is not done everywhere yet.
@@ -110,38 +94,23 @@ pub async fn purge(admin: &Admin, request: PurgeRequest) -> Result<Answer, Refus
 }
 
 async fn carried_out(proxy: &Arc<Proxy>, request: &PurgeRequest, what: &[What]) -> PurgeReport {
+    if !request.dry_run {
+        let how = match request.soft {
+            true => How::Soft,
+            false => How::Hard,
+        };
+        return proxy.purge_all(what.to_vec(), how).await;
+    }
     let mut report = PurgeReport {
         soft: request.soft,
-        dry_run: request.dry_run,
+        dry_run: true,
         ..PurgeReport::default()
     };
-    let how = match request.soft {
-        true => How::Soft,
-        false => How::Hard,
-    };
     for what in what {
-        if request.dry_run {
-            report.responses += proxy.count_purged(what).await;
-            if let What::Labels(labels) = what {
-                report.tags += labels.len() as u64;
-            }
-            continue;
+        report.responses += proxy.count_purged(what).await;
+        if let What::Labels(labels) = what {
+            report.tags += labels.len() as u64;
         }
-        let what = what.clone();
-        let Outcome { purged, recorded } = proxy.purge(&Purge { what, how }).await;
-        report.responses += purged.responses;
-        report.tags += purged.labels;
-        if let Recorded::Queued { waiting } = recorded {
-            report.waiting = waiting as u64;
-        }
-    }
-    if !request.dry_run {
-        tracing::info!(
-            responses = report.responses,
-            tags = report.tags,
-            soft = report.soft,
-            "purged"
-        );
     }
     report
 }

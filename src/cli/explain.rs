@@ -24,6 +24,7 @@ use crate::message::{Framing, ResponseHead, Scheme};
 use crate::metrics::Metrics;
 use crate::proxy::Decided;
 use crate::proxy::origin::limits_of;
+use crate::proxy::purging::is_purge;
 use crate::respond::error::{self, After, ProxyError};
 use crate::rfc9111::date::{Timestamp, format_http_date};
 use crate::route::{Access, access};
@@ -141,6 +142,9 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
         index: selected.index,
         captures: selected.captures,
     };
+    if generation.purges && is_purge(&request) {
+        return Err(routing::purge(&decided, &client, text));
+    }
     let rules = generation
         .routes
         .get(selected.index)

@@ -23,8 +23,8 @@ pub use limit::{
 pub use read::read;
 pub use route::{
     AuthenticatedName, CodingName, CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileLevels,
-    FileMatch, FilePolicies, FileQueryKey, FileRequestEdits, FileResponseEdits, FileRoute, RequestDirectivesName,
-    SetCookieName, TagFieldsName,
+    FileMatch, FilePolicies, FilePurge, FileQueryKey, FileRequestEdits, FileResponseEdits, FileRoute,
+    RequestDirectivesName, SetCookieName, TagFieldsName,
 };
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};
 pub use schema::schema;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::cached::{Lookup, hit};
 use super::compression::Chosen;
+use super::purging::is_purge;
 use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
@@ -42,6 +43,8 @@ pub(super) enum Reached {
     Failed(Failure),
     /// It is answered with this, made here.
     Own(Box<ResponseHead>, Bytes),
+    /// Index of its route; it asks for a purge.
+    Purge(usize),
     /// Index of its route, whose limits others count too.
     Limits(usize),
     /// Index of its route, which does not cache.
@@ -174,6 +177,7 @@ impl Proxy {
             return Err(failed(ProxyError::NoRoute));
         };
         match access(route, exchange.client.ip) {
+            Access::Allowed if generation.purges && is_purge(request) => Err(Reached::Purge(selected.index)),
             Access::Allowed => Ok(Decided {
                 generation,
                 listener,

@@ -1,13 +1,25 @@
 //! Purges: those that are asked for, and those that unsafe requests bring about (RFC 9111 §4.4).
 
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::{Decided, Proxy};
 use crate::cache::coherence::Recorded;
 use crate::cache::purge::{How, Purge, Purged, What, keys};
-use crate::cache::tags::render;
-use crate::message::ResponseHead;
+use crate::cache::tags::{TAG_FIELDS, render};
+use crate::exchange::Exchange;
+use crate::key::{normalise_authority, normalise_target};
+use crate::message::{RequestHead, ResponseHead, Scheme};
+use crate::respond::error::{ProxyError, done};
 use crate::rfc9111::date::Timestamp;
-use crate::rfc9111::invalidation::{invalidated, is_safe};
+use crate::rfc9111::invalidation::{ResourceUri, invalidated, is_safe};
 use crate::rfc9111::labels::{Label, invalidated_groups};
+use crate::route::contains;
+use crate::transform::forwarding::ClientAddress;
+
+/// Fields by which a PURGE request asks for a soft purge: our own, and one that tools for other caches send.
+const SOFT_FIELDS: [&str; 2] = ["x-purge-soft", "fastly-soft-purge"];
 
 /// What became of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +29,106 @@ pub struct Outcome {
     pub recorded: Recorded,
 }
 
+/// What was purged, or with `dry_run` would be.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub struct PurgeReport {
+    /// Responses in memory that went, or were made stale, at once.
+    pub responses: u64,
+    /// Tags whose responses are not used any more, and go when they are next looked at. Without `dry_run` they are not counted among
+    /// `responses`.
+    pub tags: u64,
+    pub soft: bool,
+    pub dry_run: bool,
+    /// Purges that only this instance has carried out, because Redis is away: so many wait to be told to the others, in order. The
+    /// status is 202 then.
+    pub waiting: u64,
+}
+
+impl PurgeReport {
+    /// 202 (RFC 9110 §15.3.3) as long as other instances do not know of it.
+    pub fn status(&self) -> u16 {
+        match self.waiting {
+            0 => 200,
+            _ => 202,
+        }
+    }
+}
+
+/// Whether a request is one of those that caches take for purges. No standard knows the method.
+pub fn is_purge(request: &RequestHead) -> bool {
+    request.method.as_str() == "PURGE"
+}
+
+/// What a PURGE request asks for: its URL, whatever the scheme, because who sends it is often not where clients are.
+///
+/// # Errors
+/// It is not for this route, not from one of its addresses, or asks for something else.
+pub fn asked_for(decided: &Decided<'_>, client: &ClientAddress) -> Result<Purge, ProxyError> {
+    let request = decided.request;
+    let Some(allowed) = &decided.route.purge else {
+        return Err(ProxyError::NoPurge);
+    };
+    if !client.ip.is_some_and(|ip| contains(allowed, ip)) {
+        return Err(ProxyError::PurgeDenied);
+    }
+    // Elsewhere these name what is to go; the URL alone would be less than was asked for.
+    if !request.target.starts_with('/') || TAG_FIELDS.iter().any(|name| request.fields.contains(name)) {
+        return Err(ProxyError::BadPurge);
+    }
+    let mut how = How::Hard;
+    for value in SOFT_FIELDS.iter().flat_map(|name| request.fields.get_all(name)) {
+        how = match value {
+            b"1" => How::Soft,
+            b"0" => How::Hard,
+            _ => return Err(ProxyError::BadPurge),
+        };
+    }
+    let uris = [Scheme::Http, Scheme::Https].map(|scheme| ResourceUri {
+        scheme,
+        authority: normalise_authority(scheme, &request.authority).into_owned(),
+        target: normalise_target(&request.target).into_owned(),
+    });
+    let what = What::Uris(uris.into());
+    Ok(Purge { what, how })
+}
+
 impl Proxy {
+    /// Does what a PURGE request asks for, and answers as the admin listener does.
+    pub(super) async fn purged(
+        &self,
+        decided: &Decided<'_>,
+        exchange: &Exchange,
+    ) -> Result<(ResponseHead, Bytes), ProxyError> {
+        let Purge { what, how } = asked_for(decided, &exchange.client)?;
+        let report = self.purge_all(vec![what], how).await;
+        let body = serde_json::to_string(&report).map_err(|_| ProxyError::Internal)?;
+        let request_id = exchange.request_id.as_str();
+        Ok(done(report.status(), body, request_id, &self.http_date()))
+    }
+
+    /// Carries out one purge after the other.
+    pub async fn purge_all(&self, all: Vec<What>, how: How) -> PurgeReport {
+        let mut report = PurgeReport {
+            soft: how == How::Soft,
+            ..PurgeReport::default()
+        };
+        for what in all {
+            let Outcome { purged, recorded } = self.purge(&Purge { what, how }).await;
+            report.responses += purged.responses;
+            report.tags += purged.labels;
+            if let Recorded::Queued { waiting } = recorded {
+                report.waiting = waiting as u64;
+            }
+        }
+        tracing::info!(
+            responses = report.responses,
+            tags = report.tags,
+            soft = report.soft,
+            "purged"
+        );
+        report
+    }
+
     /// Takes stored responses out of use. When this is answered, none of them is served any more, by this instance at least; the others
     /// follow at once where it is recorded.
     pub async fn purge(&self, purge: &Purge) -> Outcome {

@@ -31,6 +31,12 @@ pub enum ProxyError {
     MalformedBody(BodyError),
     /// The address is not one that may use the route.
     Denied,
+    /// The address is not one that may purge.
+    PurgeDenied,
+    /// PURGE requests are for other routes.
+    NoPurge,
+    /// A PURGE request asks for something else than its URL.
+    BadPurge,
     NoRoute,
     /// The head did not come in time.
     HeadTimeout,
@@ -143,6 +149,19 @@ impl ProxyError {
             Self::Denied => {
                 let detail = "Your address may not use this resource.";
                 (403, "denied", "http_request_denied", KeepAlive, detail)
+            }
+            Self::PurgeDenied => {
+                let detail = "Your address may not purge.";
+                (403, "purge-denied", "http_request_denied", KeepAlive, detail)
+            }
+            Self::NoPurge => {
+                let detail = "Nothing is purged by this method here.";
+                (405, "no-purge", "http_request_denied", KeepAlive, detail)
+            }
+            Self::BadPurge => {
+                let detail =
+                    "PURGE is for one URL, with X-Purge-Soft: 1 or 0; tags are purged over the admin listener.";
+                (400, "bad-purge", "http_request_error", KeepAlive, detail)
             }
             Self::NoRoute => {
                 let detail = "No route leads to this resource.";
@@ -322,7 +341,7 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
     fields.push("Proxy-Status", error.proxy_status());
     match error {
         // RFC 9110 §15.5.6.
-        ProxyError::Request(RequestError::MethodNotAllowed) => fields.push("Allow", ALLOW),
+        ProxyError::Request(RequestError::MethodNotAllowed) | ProxyError::NoPurge => fields.push("Allow", ALLOW),
         ProxyError::Overloaded {
             retry_after: Some(after),
         } => fields.push("Retry-After", seconds(*after).max(1).to_string()),
@@ -361,6 +380,14 @@ pub fn options(request_id: &str, now: &str) -> ResponseHead {
     let mut fields = own_fields(request_id, now);
     fields.push("Allow", ALLOW);
     own_head(200, fields, 0)
+}
+
+/// An answer in JSON to what has been done here.
+pub fn done(status: u16, body: String, request_id: &str, now: &str) -> (ResponseHead, Bytes) {
+    let mut fields = own_fields(request_id, now);
+    fields.push("Content-Type", "application/json");
+    fields.push("X-Content-Type-Options", "nosniff");
+    (own_head(status, fields, body.len()), Bytes::from(body))
 }
 
 fn own_fields(request_id: &str, now: &str) -> Fields {

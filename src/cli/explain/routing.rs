@@ -3,9 +3,13 @@
 use super::asked::Asked;
 use super::text::{Text, count};
 use super::{Answer, scheme_and_tls};
+use crate::cache::purge::How;
 use crate::config::{self, HostPattern, ListenAddress, Match, Segment};
 use crate::generation::Generation;
 use crate::message::{RequestHead, Scheme, split_port};
+use crate::proxy::Decided;
+use crate::proxy::purging::asked_for;
+use crate::respond::error::{self, ProxyError};
 use crate::route::{Access, Ambiguity, NoRoute, Router, Selected, access, contains};
 use crate::transform::forwarding::{ClientAddress, Trust};
 
@@ -116,7 +120,7 @@ pub fn route<'a>(
                     }
                 }
             }
-            Err(crate::respond::error::ProxyError::from(error).into())
+            Err(ProxyError::from(error).into())
         }
     }
 }
@@ -139,6 +143,33 @@ pub fn allowed(route: &config::Route, client: &ClientAddress, text: &mut Text) {
         (Access::Allowed, _) => text.line("access", format_args!("{} is allowed", client.text())),
         (Access::Denied, true) => text.line("access", format_args!("denied: {} is in deny", client.text())),
         (Access::Denied, false) => text.line("access", format_args!("denied: {} is not in allow", client.text())),
+    }
+}
+
+/// What becomes of a PURGE request where any route takes them.
+pub fn purge(decided: &Decided<'_>, client: &ClientAddress, text: &mut Text) -> Answer {
+    match asked_for(decided, client) {
+        Ok(purge) => {
+            let how = match purge.how {
+                How::Hard => "goes",
+                How::Soft => "is made stale",
+            };
+            text.line(
+                "purge",
+                format_args!("what is stored for the URL, http and https, {how}"),
+            );
+            let (head, _) = error::done(200, String::new(), "", "");
+            Answer::Response(Box::new(head))
+        }
+        Err(refusal) => {
+            let why = match refusal {
+                ProxyError::NoPurge => "refused: the route has no purge, others do",
+                ProxyError::PurgeDenied => "refused: the address is not in purge.allow",
+                _ => "refused: it asks for something else than its URL",
+            };
+            text.line("purge", why);
+            refusal.into()
+        }
     }
 }
 

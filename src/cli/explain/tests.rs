@@ -565,3 +565,27 @@ fn what_is_wrong_with_the_command_line() {
         assert_eq!(asked(arguments).unwrap_err().to_string(), *expected, "{arguments:?}");
     }
 }
+
+#[test]
+fn purge_requests_are_told_whom_they_are_taken_from() {
+    let asked = |target: &str, from: &str| {
+        let site = SITE.replace("{ name: admin,", "{ name: admin, purge: { allow: [127.0.0.1] },");
+        let told = told(&site, &["PURGE", &format!("http://a:8080{target}"), "--from", from]);
+        (
+            under(&told, "purge").concat(),
+            under(&told, "answer")[0].clone(),
+            under(&told, "forwarded").len(),
+        )
+    };
+    let here = asked("/admin/x", "127.0.0.1");
+    assert_eq!(
+        here,
+        (
+            "what is stored for the URL, http and https, goes".to_owned(),
+            "HTTP/1.1 200 OK".to_owned(),
+            0
+        )
+    );
+    assert_eq!(asked("/admin/x", "10.9.9.9").1, "HTTP/1.1 403 Forbidden");
+    assert_eq!(asked("/x", "127.0.0.1").1, "HTTP/1.1 405 Method Not Allowed");
+}

@@ -74,6 +74,9 @@ policies! {
     allow: List<Cidr>,
     /// Addresses that get 403, checked before `allow`. Default: nobody.
     deny: List<Cidr>,
+    /// Take PURGE requests for stored responses, from these addresses alone. Default: off; PURGE is a method of the app's like
+    /// any other, unless another route takes them.
+    purge: Switch<FilePurge>,
     /// Forwarding and override fields (like `X-Forwarded-Prefix` or `X-HTTP-Method-Override`) that are passed on to
     /// the upstream as the client sent them, although it is not one of `trusted_proxies`. Default: none; they are
     /// removed or overwritten, because apps believe them.
@@ -133,6 +136,15 @@ pub struct FileResponseEdits {
     pub remove: Option<List<String>>,
     /// Also on responses that are not 2xx or 3xx. Default: false.
     pub always: Option<bool>,
+}
+
+/// Who may purge by PURGE requests.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilePurge {
+    /// Their addresses; others get 403.
+    #[schemars(required)]
+    pub allow: Option<List<Cidr>>,
 }
 
 /// Limits of an event stream.

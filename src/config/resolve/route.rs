@@ -16,7 +16,7 @@ use super::upstream::{Only, Pools};
 use super::{NAME_RULE, is_name, positive};
 use crate::config::diagnostic::{KeyPath, alternatives};
 use crate::config::file::shape::{List, Switch};
-use crate::config::file::{FileConfig, FilePolicies, FileRoute};
+use crate::config::file::{FileConfig, FilePolicies, FilePurge, FileRoute};
 use crate::config::report::Report;
 use crate::config::{FieldEdits, InFlight, Match, PathTemplate, Route, Stream, Upstream, defaults};
 
@@ -173,6 +173,7 @@ struct Policies {
     max_request_body: Option<Option<u64>>,
     allow: Option<Vec<IpNet>>,
     deny: Option<Vec<IpNet>>,
+    purge: Option<Option<Vec<IpNet>>>,
     keep_fields: Option<Vec<String>>,
     /// Into all limits of the file.
     rate_limits: Option<Vec<usize>>,
@@ -246,6 +247,7 @@ fn policies(
         max_request_body: typed.max_request_body.map(|limit| limit.0),
         allow: typed.allow.map(networks),
         deny: typed.deny.map(networks),
+        purge: typed.purge.map(|typed| purge(typed, report, &path.key("purge"))),
         keep_fields,
         rate_limits: None,
         rate_limit_cost: typed.rate_limit_cost.map(|cost| u64::from(*cost)),
@@ -297,6 +299,25 @@ fn check_together(typed: &FileRoute, own: &Policies, common: &Policies, report: 
                 "leaves out a field that defaults.cache.key.headers names",
                 "add it, or give the route a cache.key.headers of its own",
             );
+        }
+    }
+}
+
+/// From where PURGE requests are taken. `None`: from nowhere.
+fn purge(typed: &Switch<FilePurge>, report: &mut Report, path: &KeyPath) -> Option<Vec<IpNet>> {
+    const CURE: &str = "like [127.0.0.1]: whoever may purge can have every request go to the upstream";
+    let allow_path = path.key("allow");
+    match typed {
+        Switch::Off => None,
+        Switch::With(FilePurge { allow: Some(allow) }) => {
+            if allow.0.is_empty() {
+                report.value(&allow_path, "must have at least one address", CURE);
+            }
+            Some(networks(allow))
+        }
+        Switch::With(FilePurge { allow: None }) | Switch::On => {
+            report.key(&allow_path, "is missing", CURE);
+            Some(Vec::new())
         }
     }
 }
@@ -372,6 +393,7 @@ fn assemble(
             .unwrap_or(Some(defaults::MAX_REQUEST_BODY)),
         allow: said(&own.allow, &common.allow).unwrap_or_default(),
         deny: said(&own.deny, &common.deny).unwrap_or_default(),
+        purge: said(&own.purge, &common.purge).flatten(),
         keep_fields: said(&own.keep_fields, &common.keep_fields).unwrap_or_default(),
         rate_limits: said(&own.rate_limits, &common.rate_limits).unwrap_or_default(),
         rate_limit_cost: own.rate_limit_cost.or(common.rate_limit_cost).unwrap_or(1),

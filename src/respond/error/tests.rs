@@ -7,7 +7,7 @@ use crate::message::{Scheme, Version};
 const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// Every error, and one request error for each status, with what it must be answered with.
-const TABLE: [(ProxyError, u16, &str, &str); 34] = [
+const TABLE: [(ProxyError, u16, &str, &str); 37] = [
     (
         request_error(RequestError::RequestLine),
         400,
@@ -75,6 +75,9 @@ const TABLE: [(ProxyError, u16, &str, &str); 34] = [
         "http_request_error",
     ),
     (ProxyError::Denied, 403, "denied", "http_request_denied"),
+    (ProxyError::PurgeDenied, 403, "purge-denied", "http_request_denied"),
+    (ProxyError::NoPurge, 405, "no-purge", "http_request_denied"),
+    (ProxyError::BadPurge, 400, "bad-purge", "http_request_error"),
     (ProxyError::NoRoute, 404, "no-route", "destination_not_found"),
     (ProxyError::HeadTimeout, 408, "head-timeout", "http_request_error"),
     (ProxyError::BodyTimeout, 408, "body-timeout", "http_request_error"),

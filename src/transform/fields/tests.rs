@@ -23,6 +23,7 @@ fn route() -> Route {
         max_request_body: None,
         allow: Vec::new(),
         deny: Vec::new(),
+        purge: None,
         keep_fields: Vec::new(),
         rate_limits: vec![],
         rate_limit_cost: 1,
