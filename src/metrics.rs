@@ -284,6 +284,8 @@ words! {
         Stored = "stored",
         /// A stored one that is asked for again was compressed better.
         Best = "best",
+        /// Another instance had compressed a stored one already.
+        Shared = "shared",
         /// A stored one does not get much smaller.
         Worthless = "worthless",
         /// It could not be read, or there was no memory.

@@ -2,6 +2,7 @@
 
 mod clients;
 mod live;
+mod shared;
 mod stored;
 
 use bytes::Bytes;

@@ -4,12 +4,14 @@
 //! magic, version │ checksum of all that follows │ kind, coding │ time to live, age │ key │ …
 //!   a response: │ mark │ labels │ length of the body │ what is known of it │ variant │ field lines │ body, as coded
 //!   an index:   │ nonce │ lists of field names
+//!   a form:     │ mark │ digest of the body that it was made of │ coding │ effort │ body, or nothing where it does not pay
 //! ```
 //!
 //! All numbers are little-endian. The checksum says that the bytes are those that were written, the key that they are for this
 //! key; what is of another version is not looked at. So whatever is read here came from [`encode`] or [`Index::encode`] in this very
 //! form; everything is checked all the same, and nothing is allocated that is not there, or above the limit that the caller gives.
 
+pub mod form;
 mod reader;
 
 use std::time::Duration;
@@ -50,6 +52,7 @@ pub const MAX_INDEX: usize = 128 * 1024;
 
 const RESPONSE: u8 = 1;
 const INDEX: u8 = 2;
+const FORM: u8 = 3;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
@@ -248,6 +251,12 @@ impl Decoded {
 /// # Errors
 /// Says what is wrong. None of it is of any use then.
 pub fn decode(bytes: &Bytes, key: &[u8], max_body: u64) -> Result<Value, RedisFault> {
+    let mut reader = opened(bytes)?;
+    read(bytes, &mut reader, key, max_body).unwrap_or(Err(RedisFault::ValueBroken))
+}
+
+/// What the checksum stands for, where it is right.
+fn opened(bytes: &[u8]) -> Result<Reader<'_>, RedisFault> {
     let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(RedisFault::ValueBroken)?;
     if *magic != MAGIC {
         return Err(RedisFault::ValueVersion);
@@ -256,8 +265,7 @@ pub fn decode(bytes: &Bytes, key: &[u8], max_body: u64) -> Result<Value, RedisFa
     if xxh3_128(summed) != u128::from_le_bytes(*sum) {
         return Err(RedisFault::ValueBroken);
     }
-    let mut reader = Reader::new(summed);
-    read(bytes, &mut reader, key, max_body).unwrap_or(Err(RedisFault::ValueBroken))
+    Ok(Reader::new(summed))
 }
 
 /// `None`: there is less than there has to be.

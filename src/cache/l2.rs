@@ -8,6 +8,7 @@
 //! that, as the server counts it, says how long ago that was. The end of its life is set by the server's time, so that neither the
 //! instances' clocks nor a write that was held up on its way make anything younger than it is.
 
+mod forms;
 mod queue;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
+use self::forms::FormWrites;
 use self::queue::{Job, Queue};
 use super::Stored;
 use super::codec::{self, Index, MAX_INDEX, MAX_LISTS, Value};
@@ -64,6 +66,7 @@ struct Shared {
     epochs: Arc<Epochs>,
     coherence: Coherence,
     queue: Queue,
+    form_writes: FormWrites,
     /// Lookups of requests that no fetch can be shared with.
     lookups: Flights,
 }
@@ -98,6 +101,7 @@ impl L2 {
             epochs,
             coherence,
             queue: Queue::default(),
+            form_writes: FormWrites::new(),
             lookups: Flights::default(),
         });
         let mut tasks = JoinSet::new();
@@ -338,12 +342,7 @@ impl Shared {
         };
         let meta = &write.stored.meta;
         let now = Timestamp::from(self.clock.now());
-        let longest = self.redis.config().max_ttl.unwrap_or(LONGEST).min(LONGEST);
-        let ttl = meta
-            .useless_from(write.windows, write.keep)
-            .since(now)
-            .min(longest)
-            .max(SHORTEST);
+        let ttl = self.ttl(write, now);
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let key = write.key.as_bytes();
         let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
@@ -362,6 +361,13 @@ impl Shared {
             self.remove(&name).await?;
         }
         Ok(())
+    }
+
+    /// How long it is worth keeping.
+    fn ttl(&self, write: &Write, now: Timestamp) -> Duration {
+        let longest = self.redis.config().max_ttl.unwrap_or(LONGEST).min(LONGEST);
+        let useless_from = write.stored.meta.useless_from(write.windows, write.keep);
+        useless_from.since(now).min(longest).max(SHORTEST)
     }
 
     async fn store_variant(

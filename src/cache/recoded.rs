@@ -1,7 +1,7 @@
 //! What a stored response can be sent as, beside what the origin sent: made once for each coding, and kept beside it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -50,6 +50,8 @@ impl From<Bytes> for StoredBody {
 pub struct Forms {
     /// What can be done with the body as it came.
     pub body: Body,
+    /// Of the body as it came, once somebody has asked.
+    digest: OnceLock<Digest>,
     uses: AtomicU32,
     known: Vec<(Recoding, Form)>,
 }
@@ -69,10 +71,21 @@ pub enum Effort {
     Best,
 }
 
+/// What became of making a form.
+#[derive(Debug, Clone)]
+pub enum FormBody {
+    Worthless,
+    Made(Bytes, Effort),
+}
+
+/// SHA-256 of a body.
+pub type Digest = [u8; 32];
+
 impl Forms {
     fn new(body: Body) -> Self {
         Self {
             body,
+            digest: OnceLock::new(),
             uses: AtomicU32::new(0),
             known: Vec::new(),
         }
@@ -126,6 +139,15 @@ impl Stored {
         }
     }
 
+    /// What identifies the body as it came. Takes a millisecond or so for a megabyte, once.
+    pub fn digest(&self) -> Digest {
+        let compute = || digest(&self.body);
+        match self.forms() {
+            Some(forms) => *forms.digest.get_or_init(compute),
+            None => compute(),
+        }
+    }
+
     fn in_forms(mut self, forms: Forms) -> Self {
         self.body = StoredBody::InForms(Box::new((self.body.clone(), forms)));
         self
@@ -166,6 +188,7 @@ impl Stored {
         });
         let forms = Forms {
             body: forms.body,
+            digest: forms.digest.clone(),
             uses: AtomicU32::new(forms.uses.load(Ordering::Relaxed)),
             known: known.collect(),
         };
@@ -194,6 +217,7 @@ impl Stored {
         };
         Some(copy.in_forms(Forms {
             body: forms.body,
+            digest: forms.digest.clone(),
             uses: AtomicU32::new(0),
             known,
         }))
@@ -210,28 +234,45 @@ impl Stored {
     }
 }
 
+/// SHA-256 of these bytes.
+pub fn digest(bytes: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    // It is as long as that.
+    for (to, from) in digest
+        .iter_mut()
+        .zip(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+    {
+        *to = *from;
+    }
+    digest
+}
+
 impl Memory {
-    /// Puts a form beside a stored response, if that is still there; it may have been freshened meanwhile.
-    pub fn add_form(&self, key: &CacheKey, stored: &Stored, recoding: Recoding, body: Option<(Bytes, Effort)>) {
+    /// Puts a form beside a stored response, if that is still there; it may have been freshened meanwhile. Answers the response as it is
+    /// now.
+    pub fn add_form(
+        &self,
+        key: &CacheKey,
+        stored: &Stored,
+        recoding: Recoding,
+        body: &FormBody,
+    ) -> Option<Arc<Stored>> {
         for _ in 0..TURNS {
-            let Some(variants) = self.get(key) else { return };
-            let Some(base) = variants.iter().find(|variant| variant.has_body_of(stored)) else {
-                return;
+            let variants = self.get(key)?;
+            let base = variants.iter().find(|variant| variant.has_body_of(stored))?;
+            let form = match body {
+                FormBody::Made(body, effort) => Form::Made(Arc::new(base.form(recoding, body.clone())), *effort),
+                FormBody::Worthless => Form::Worthless,
             };
-            let form = match &body {
-                Some((body, effort)) => Form::Made(Arc::new(base.form(recoding, body.clone())), *effort),
-                None => Form::Worthless,
-            };
-            let Some(new) = base.with_form(recoding, form).map(Arc::new) else {
-                return;
-            };
+            let new = base.with_form(recoding, form).map(Arc::new)?;
             self.replace(key, base, Some(new.clone()));
             let is_there = self
                 .get(key)
                 .is_some_and(|variants| variants.iter().any(|variant| Arc::ptr_eq(variant, &new)));
             if is_there {
-                return;
+                return Some(new);
             }
         }
+        None
     }
 }

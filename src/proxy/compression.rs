@@ -8,11 +8,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
+use super::l2::Keeping;
 use super::recode::{Flushing, How, Places, RecodeError, Recoder};
 use super::relay::Limits;
 use super::{Decided, Proxy};
-use crate::cache::Stored;
-use crate::cache::recoded::{Effort, Form};
+use crate::cache::recoded::{Effort, Form, FormBody};
+use crate::cache::{L2, Memory, Stored};
 use crate::config::{Compression, Events};
 use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
@@ -44,6 +45,9 @@ const LARGE: usize = 1024 * 1024;
 const BEST_FOR_LARGE_BR: u32 = 9;
 const BEST_FOR_LARGE_ZSTD: u32 = 15;
 
+/// Bytes whose digest takes so long that it is made on a thread for such things: a quarter of a millisecond and more.
+const LARGE_TO_DIGEST: usize = 256 * 1024;
+
 /// What compresses, shared by all requests.
 #[derive(Debug, Default)]
 pub struct Compressor {
@@ -52,8 +56,11 @@ pub struct Compressor {
     making: Arc<Making>,
 }
 
-/// The forms of stored responses that are being made: by the address of the response, which whoever makes it holds.
-type Making = DashMap<(usize, Recoding, Effort), watch::Receiver<Option<Arc<Stored>>>>;
+/// Which form of which stored response: by the address of the response, which whoever makes it holds.
+type Place = (usize, Recoding, Effort);
+
+/// The forms of stored responses that are being made.
+type Making = DashMap<Place, watch::Receiver<Option<Arc<Stored>>>>;
 
 /// In which form a stored response is sent.
 pub(super) enum Chosen {
@@ -139,7 +146,7 @@ impl Proxy {
             Some(Form::Worthless) => Chosen::AsItCame,
             Some(Form::Made(form, effort)) => {
                 if *effort == Effort::Quick && forms.is_used_again() {
-                    self.improve(rules, key, stored, recoding, form.body.len());
+                    self.improve(decided, rules, key, stored, recoding);
                 }
                 Chosen::Form(form.clone())
             }
@@ -156,7 +163,7 @@ impl Proxy {
         let Some(rules) = &decided.route.compression else {
             return stored.clone();
         };
-        let mut made = self.make(rules, key, stored, recoding, decided.max_body());
+        let mut made = self.make(decided, rules, key, stored, recoding);
         let waited = tokio::time::timeout(PATIENCE, made.wait_for(Option::is_some)).await;
         match waited {
             Ok(Ok(form)) => form.clone().unwrap_or_else(|| stored.clone()),
@@ -164,86 +171,213 @@ impl Proxy {
         }
     }
 
-    /// Has a form made that somebody waits for.
+    /// Has a form made that somebody waits for, unless another instance has it.
     fn make(
         &self,
+        decided: &Decided<'_>,
         rules: &Arc<Compression>,
         key: &CacheKey,
         stored: &Arc<Stored>,
         recoding: Recoding,
-        max_body: u64,
     ) -> watch::Receiver<Option<Arc<Stored>>> {
-        let place = (Arc::as_ptr(stored).addr(), recoding, Effort::Quick);
-        let vacant = match self.compressor.making.entry(place) {
-            Entry::Occupied(under_way) => return under_way.get().clone(),
-            Entry::Vacant(vacant) => vacant,
-        };
         let (sender, receiver) = watch::channel(None);
-        vacant.insert(receiver.clone());
-        let done = Done(self.compressor.making.clone(), place);
-        let (rules, key, stored) = (rules.clone(), key.clone(), stored.clone());
-        let (memory, metrics) = (self.cache.memory.clone(), self.metrics.clone());
-        self.compressor.workers.soon(move || {
-            let _done = done;
-            let limit = max_body.saturating_mul(MAX_DECODED_STORED);
-            let body = quick_body(&rules, &stored, recoding, limit, &metrics);
-            let answer = match &body {
-                Some(body) => Arc::new(stored.form(recoding, body.clone())),
-                None => stored.clone(),
-            };
-            memory.add_form(&key, &stored, recoding, body.map(|body| (body, Effort::Quick)));
-            sender.send_replace(Some(answer));
-        });
+        let place = (Arc::as_ptr(stored).addr(), recoding, Effort::Quick);
+        match self.compressor.making.entry(place) {
+            Entry::Occupied(under_way) => return under_way.get().clone(),
+            Entry::Vacant(vacant) => drop(vacant.insert(receiver.clone())),
+        }
+        let order = self.order(decided, rules, key, stored, recoding, place);
+        let quick = Quick {
+            order,
+            limit: decided.max_body().saturating_mul(MAX_DECODED_STORED),
+            sender,
+        };
+        let workers = self.compressor.workers.clone();
+        match quick.order.l2_for_form() {
+            Some(l2) => {
+                tokio::spawn(async move {
+                    match quick.order.look(&l2).await {
+                        Some(body) => quick.found(&body),
+                        None => workers.soon(move || quick.make()),
+                    }
+                });
+            }
+            None => workers.soon(move || quick.make()),
+        }
         receiver
     }
 
-    /// Has a form made anew, as well as it can be, when there is time. `length`: bytes of the one that there is.
+    /// Has a form made anew, as well as it can be, when there is time, unless another instance has done so.
     fn improve(
         &self,
+        decided: &Decided<'_>,
         rules: &Arc<Compression>,
         key: &CacheKey,
         stored: &Arc<Stored>,
         recoding: Recoding,
-        length: usize,
     ) {
-        let Recoding::To(coding) = recoding else { return };
+        if recoding == Recoding::Undone {
+            return;
+        }
         let place = (Arc::as_ptr(stored).addr(), recoding, Effort::Best);
         let Entry::Vacant(vacant) = self.compressor.making.entry(place) else {
             return;
         };
         let (_, nobody) = watch::channel(None);
-        vacant.insert(nobody);
-        let done = Done(self.compressor.making.clone(), place);
-        let level = best_level(rules, coding, stored.body.len());
-        let (key, improved) = (key.clone(), stored.clone());
-        let (memory, metrics) = (self.cache.memory.clone(), self.metrics.clone());
-        let begun = self.compressor.workers.when_idle(move || {
-            let _done = done;
-            match encode(&improved.body, coding, level) {
-                Ok(body) if body.len() <= length => {
-                    metrics.compression(coding, Compressed::Best);
-                    memory.add_form(&key, &improved, recoding, Some((body, Effort::Best)));
-                }
-                // What there is is as good as it gets.
-                Ok(_) => match improved.forms().and_then(|forms| forms.get(recoding)) {
-                    Some(Form::Made(form, _)) => {
-                        memory.add_form(&key, &improved, recoding, Some((form.body.clone(), Effort::Best)));
+        drop(vacant.insert(nobody));
+        let order = self.order(decided, rules, key, stored, recoding, place);
+        let workers = self.compressor.workers.clone();
+        match order.l2_for_form() {
+            Some(l2) => {
+                tokio::spawn(async move {
+                    match order.look(&l2).await {
+                        Some(body @ FormBody::Made(_, Effort::Best)) => drop(order.take(&body)),
+                        Some(_) | None => order.improve(&workers),
                     }
-                    Some(Form::Worthless) | None => {}
-                },
-                Err(error) => tracing::warn!(%error, "compression failed"),
+                });
             }
-        });
-        if begun.is_err()
+            None => order.improve(&workers),
+        }
+    }
+
+    fn order(
+        &self,
+        decided: &Decided<'_>,
+        rules: &Arc<Compression>,
+        key: &CacheKey,
+        stored: &Arc<Stored>,
+        recoding: Recoding,
+        place: Place,
+    ) -> Order {
+        let began = self.cache.begin();
+        Order {
+            rules: rules.clone(),
+            key: key.clone(),
+            stored: stored.clone(),
+            recoding,
+            memory: self.cache.memory.clone(),
+            metrics: self.metrics.clone(),
+            l2: self.cache.l2.clone(),
+            keeping: decided
+                .cache_rules()
+                .map(|rules| Keeping::of(rules, decided.route, began)),
+            _done: Done(self.compressor.making.clone(), place),
+        }
+    }
+}
+
+/// A form that is to be made.
+struct Order {
+    rules: Arc<Compression>,
+    key: CacheKey,
+    stored: Arc<Stored>,
+    recoding: Recoding,
+    memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    l2: Option<L2>,
+    keeping: Option<Keeping>,
+    _done: Done,
+}
+
+impl Order {
+    /// L2, if forms of this kind are found there: reading what came compressed is quicker than asking for it.
+    fn l2_for_form(&self) -> Option<L2> {
+        match self.recoding {
+            Recoding::To(_) => self.l2.clone().filter(L2::is_available),
+            Recoding::Undone => None,
+        }
+    }
+
+    /// What another instance has made.
+    async fn look(&self, l2: &L2) -> Option<FormBody> {
+        let route = self.keeping.as_ref()?.route();
+        if self.stored.body.len() > LARGE_TO_DIGEST {
+            let stored = self.stored.clone();
+            tokio::task::spawn_blocking(move || stored.digest()).await.ok()?;
+        }
+        l2.look_for_form(&self.key, route, &self.stored, self.recoding.as_str())
+            .await
+    }
+
+    /// Puts beside the response what another instance has made. Answers it as it is then, if it still is.
+    fn take(&self, body: &FormBody) -> Option<Arc<Stored>> {
+        if let Recoding::To(coding) = self.recoding {
+            self.metrics.compression(coding, Compressed::Shared);
+        }
+        self.memory.add_form(&self.key, &self.stored, self.recoding, body)
+    }
+
+    /// Puts beside the response what was made here, and gives it to the others.
+    fn give(&self, body: &FormBody) {
+        let is_there = self.memory.add_form(&self.key, &self.stored, self.recoding, body);
+        if let (Some(stored), Some(l2), Some(keeping)) = (is_there, self.l2_for_form(), &self.keeping) {
+            // Here, where nobody's request is held up by it.
+            stored.digest();
+            let write = keeping.clone().write(self.key.clone(), stored);
+            l2.write_form(write, self.recoding.as_str().to_owned(), body.clone());
+        }
+    }
+
+    fn improve(self, workers: &Workers) {
+        let stored = self.stored.clone();
+        if workers.when_idle(move || self.make_best()).is_err()
             && let Some(forms) = stored.forms()
         {
             forms.put_off();
         }
     }
+
+    fn make_best(self) {
+        let Recoding::To(coding) = self.recoding else { return };
+        let Some(Form::Made(form, _)) = self.stored.forms().and_then(|forms| forms.get(self.recoding)) else {
+            return;
+        };
+        let level = best_level(&self.rules, coding, self.stored.body.len());
+        match encode(&self.stored.body, coding, level) {
+            Ok(body) if body.len() <= form.body.len() => {
+                self.metrics.compression(coding, Compressed::Best);
+                self.give(&FormBody::Made(body, Effort::Best));
+            }
+            // What there is is as good as it gets.
+            Ok(_) => self.give(&FormBody::Made(Bytes::clone(&form.body), Effort::Best)),
+            Err(error) => tracing::warn!(%error, "compression failed"),
+        }
+    }
+}
+
+/// A form that somebody waits for.
+struct Quick {
+    order: Order,
+    /// Bytes of the longest body that may come out.
+    limit: u64,
+    sender: watch::Sender<Option<Arc<Stored>>>,
+}
+
+impl Quick {
+    fn make(self) {
+        let order = &self.order;
+        let body = quick_body(&order.rules, &order.stored, order.recoding, self.limit, &order.metrics);
+        self.order.give(&body);
+        self.answer(&body);
+    }
+
+    fn found(self, body: &FormBody) {
+        self.order.take(body);
+        self.answer(body);
+    }
+
+    fn answer(&self, body: &FormBody) {
+        let stored = &self.order.stored;
+        let answer = match body {
+            FormBody::Made(body, _) => Arc::new(stored.form(self.order.recoding, body.clone())),
+            FormBody::Worthless => stored.clone(),
+        };
+        self.sender.send_replace(Some(answer));
+    }
 }
 
 /// Ends the making of a form, however it ends.
-struct Done(Arc<Making>, (usize, Recoding, Effort));
+struct Done(Arc<Making>, Place);
 
 impl Drop for Done {
     fn drop(&mut self) {
@@ -251,15 +385,10 @@ impl Drop for Done {
     }
 }
 
-/// The body of a form, made so that nobody waits for it long. `None`: the response is sent as it came.
-fn quick_body(
-    rules: &Compression,
-    stored: &Stored,
-    recoding: Recoding,
-    limit: u64,
-    metrics: &Metrics,
-) -> Option<Bytes> {
-    let (coding, result) = match (recoding, stored.forms()?.body) {
+/// The body of a form, made so that nobody waits for it long.
+fn quick_body(rules: &Compression, stored: &Stored, recoding: Recoding, limit: u64, metrics: &Metrics) -> FormBody {
+    let as_it_came = stored.forms().map_or(Body::Fixed, |forms| forms.body);
+    let (coding, result) = match (recoding, as_it_came) {
         (Recoding::To(coding), _) => {
             let body = encode(&stored.body, coding, rules.live_levels.of(coding));
             (
@@ -275,21 +404,21 @@ fn quick_body(
                     .map(|body| (body, Compressed::Decoded)),
             )
         }
-        (Recoding::Undone, Body::Plain | Body::Fixed) => return None,
+        (Recoding::Undone, Body::Plain | Body::Fixed) => return FormBody::Worthless,
     };
     match result {
         Ok((body, Compressed::Stored)) if !pays(&body, &stored.body) => {
             metrics.compression(coding, Compressed::Worthless);
-            None
+            FormBody::Worthless
         }
         Ok((body, word)) => {
             metrics.compression(coding, word);
-            Some(body)
+            FormBody::Made(body, Effort::Quick)
         }
         Err(error) => {
             tracing::warn!(%error, "a stored response is sent as it came");
             metrics.compression(coding, Compressed::Failed);
-            None
+            FormBody::Worthless
         }
     }
 }

@@ -36,6 +36,21 @@ impl Keeping {
             began,
         }
     }
+
+    pub(super) fn route(&self) -> &str {
+        &self.route
+    }
+
+    pub(super) fn write(self, key: CacheKey, stored: Arc<Stored>) -> Write {
+        Write {
+            route: self.route,
+            began: self.began,
+            key,
+            stored,
+            windows: self.windows,
+            keep: self.keep,
+        }
+    }
 }
 
 impl Proxy {
@@ -150,14 +165,14 @@ impl Proxy {
     /// Has a response written to L2 some time soon.
     pub(super) fn write_behind(&self, keeping: Keeping, destination: &Destination, stored: &Arc<Stored>) {
         if let Some(l2) = &self.cache.l2 {
-            l2.write_behind(write(keeping, destination, stored));
+            l2.write_behind(keeping.write(destination.key.clone(), stored.clone()));
         }
     }
 
     /// Has a response written to L2 as the configuration says.
     pub(super) async fn write(&self, keeping: Keeping, destination: &Destination, stored: &Arc<Stored>) {
         if let Some(l2) = &self.cache.l2 {
-            l2.write(write(keeping, destination, stored)).await;
+            l2.write(keeping.write(destination.key.clone(), stored.clone())).await;
         }
     }
 
@@ -188,16 +203,5 @@ impl Proxy {
             }
             _ => Some(duty),
         }
-    }
-}
-
-fn write(keeping: Keeping, destination: &Destination, stored: &Arc<Stored>) -> Write {
-    Write {
-        route: keeping.route,
-        began: keeping.began,
-        key: destination.key.clone(),
-        stored: stored.clone(),
-        windows: keeping.windows,
-        keep: keeping.keep,
     }
 }

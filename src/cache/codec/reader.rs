@@ -12,7 +12,7 @@ impl<'a> Reader<'a> {
         self.0.len()
     }
 
-    fn array<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
+    pub(super) fn array<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*array)

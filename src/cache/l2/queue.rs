@@ -98,7 +98,12 @@ impl Queue {
         Some(Job::Store(write))
     }
 
-    fn done(&self) {
+    /// Counts something that is written beside the queue, until it is done.
+    pub(super) fn begin(&self) {
+        self.open.send_modify(|open| *open += 1);
+    }
+
+    pub(super) fn done(&self) {
         self.open.send_modify(|open| *open = open.saturating_sub(1));
     }
 
