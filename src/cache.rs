@@ -11,6 +11,7 @@ pub mod filling;
 pub mod flight;
 pub mod hottest;
 pub mod l2;
+pub mod lease;
 pub mod memory;
 pub mod partial;
 pub mod purge;

@@ -349,6 +349,8 @@ pub enum Collapse {
     /// Those of this process.
     #[default]
     Instance,
+    /// Those of all processes with the same Redis.
+    Cluster,
     Off,
 }
 

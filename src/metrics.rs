@@ -93,6 +93,12 @@ families! {
         "1 while the purges of all instances are followed, 0 while they are not; then nothing is read from Redis.";
     COHERENCE_WAITING = GAUGE "forebay_coherence_waiting_purges" []
         "Purges that wait to be recorded in Redis.";
+    LEASES_HEARD = GAUGE "forebay_leases_heard" []
+        "1 while it is heard how other instances' fetches end, 0 while it is not; then nobody waits for them.";
+    LEASES_WAITING = GAUGE "forebay_leases_waiting" []
+        "Fetches of other instances that are waited for.";
+    REDIS_LEASES = COUNTER "forebay_redis_leases_total" ["result"]
+        "Fetches that all instances share, by what came of asking for one.";
     REDIS_WRITES_DROPPED = COUNTER "forebay_redis_writes_dropped_total" []
         "Responses that were not written because too many waited to be.";
     UPSTREAM_QUEUED = GAUGE "forebay_upstream_queued" ["upstream"]
@@ -325,6 +331,20 @@ words! {
         /// The new configuration is in force.
         Applied = "applied",
         /// It had errors, or needs a restart: the old one stays in force.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// What came of asking to fetch for all instances.
+    pub enum LeaseResult {
+        /// This one fetched.
+        Led = "led",
+        /// Another one told how its fetch ended.
+        Followed = "followed",
+        /// Another one's fetch was not heard of in time.
+        Expired = "expired",
+        /// Nobody waited: Redis did not say, or such responses are not stored.
         Refused = "refused",
     }
 }

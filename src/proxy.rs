@@ -40,10 +40,10 @@ use self::work::Work;
 use crate::cache::coherence::Coherence;
 use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
-use crate::config::{self, LimitStore};
+use crate::config::{self, LimitStore, RouteCache};
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
-use crate::generation::{CacheRules, Generation};
+use crate::generation::{CacheRules, Collapse, Generation};
 use crate::io::Alarm;
 use crate::limit::rate::Stage;
 use crate::limit::shared::Shared;
@@ -121,6 +121,15 @@ pub(crate) enum Plan<'a> {
     Read(Box<ResponseHead>, FillReader, Option<Box<Recoder>>),
 }
 
+/// Has other instances heard where routes share fetches with them.
+fn want_leases(l2: &L2, generation: &Generation) {
+    let shares =
+        |route: &config::Route| matches!(&route.cache, RouteCache::On(policy) if policy.collapse == Collapse::Cluster);
+    if generation.config.routes.iter().any(shares) {
+        l2.want_leases();
+    }
+}
+
 impl Proxy {
     /// Where there is a second tier, this has to be called in a runtime of tokio.
     pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
@@ -129,7 +138,9 @@ impl Proxy {
             let redis = Redis::start(config.clone(), metrics.redis());
             let forms = generation.query_forms();
             let coherence = Coherence::start(redis.clone(), clock.clone(), cache.memory.clone(), forms);
-            L2::start(redis, clock.clone(), cache.epochs.clone(), coherence)
+            let l2 = L2::start(redis, clock.clone(), cache.epochs.clone(), coherence);
+            want_leases(&l2, &generation);
+            l2
         });
         cache.memory.set_routes(generation.shares());
         let memory = cache.memory.clone();
@@ -169,6 +180,7 @@ impl Proxy {
         self.cache.memory.set_routes(generation.shares());
         if let Some(l2) = &self.cache.l2 {
             l2.coherence().set_forms(generation.query_forms());
+            want_leases(l2, &generation);
         }
         self.generation.store(Arc::new(generation));
     }

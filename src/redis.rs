@@ -57,6 +57,8 @@ struct Shared {
     said: AtomicBool,
     /// Notified when a link is up again, so that the others try at once.
     back: Notify,
+    /// Notified when none is up any more.
+    gone: Notify,
     time: ArcSwapOption<ServerTime>,
 }
 
@@ -92,6 +94,7 @@ impl Redis {
             up: AtomicBool::new(false),
             said: AtomicBool::new(false),
             back: Notify::new(),
+            gone: Notify::new(),
             time: ArcSwapOption::empty(),
         });
         let mut tasks = JoinSet::new();
@@ -126,6 +129,19 @@ impl Redis {
                 return;
             }
             back.await;
+        }
+    }
+
+    /// Waits until no command would be sent.
+    pub async fn away(&self) {
+        loop {
+            let gone = self.handle.shared.gone.notified();
+            let mut gone = std::pin::pin!(gone);
+            gone.as_mut().enable();
+            if !self.is_available() {
+                return;
+            }
+            gone.await;
         }
     }
 
@@ -283,8 +299,11 @@ impl Shared {
         let up = self.links.iter().any(Link::is_up);
         let before = self.up.swap(up, Ordering::AcqRel);
         self.metrics.set_up(up);
+        match up {
+            true => self.back.notify_waiters(),
+            false => self.gone.notify_waiters(),
+        }
         if up {
-            self.back.notify_waiters();
             if !before {
                 self.said.store(true, Ordering::Release);
                 tracing::info!(deployment = %Place(&self.config.deployment), "Redis is there");

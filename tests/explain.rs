@@ -138,6 +138,42 @@ async fn the_foretold_words_are_the_ones_that_are_said() {
     }
 }
 
+#[tokio::test]
+async fn it_says_what_redis_has_to_do_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("forebay.yaml");
+    for (write, collapse, lines) in [
+        (
+            "behind",
+            "cluster",
+            [
+                "on a miss Redis is looked at first; what is fetched goes there\n",
+                "requests for the same at the same time, on all instances, wait for one fetch\n",
+            ],
+        ),
+        (
+            "around",
+            "instance",
+            [
+                "what is fetched does not go there\n",
+                "requests for the same at the same time wait for one fetch\n",
+            ],
+        ),
+    ] {
+        let yaml = format!(
+            "listen: 127.0.0.1:0\nupstream: http://127.0.0.1:1\n\
+             cache: {{ redis: {{ url: \"redis://127.0.0.1:1\", write: {write} }} }}\n\
+             defaults: {{ cache: {{ collapse: {collapse} }} }}\n"
+        );
+        std::fs::write(&file, yaml).unwrap();
+        let finished = forebay(&["explain", file.to_str().unwrap(), "GET", "http://a.test/"]).await;
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        for line in lines {
+            assert!(finished.stdout.contains(line), "{}", finished.stdout);
+        }
+    }
+}
+
 /// What `explain` says of a request and its response.
 struct Foretold {
     /// Status and `Cache-Status`.

@@ -2,4 +2,5 @@
 
 mod coherence;
 mod faults;
+mod leases;
 mod tier;

@@ -227,6 +227,13 @@ impl Coherence {
         followed.epochs.since(mark.number, subject)
     }
 
+    /// Whether something has been purged since then that we know of, and they did not.
+    pub fn is_overtaken(&self, mark: Mark, subject: Subject<'_>) -> bool {
+        self.shared.usable().is_some_and(|followed| {
+            mark.incarnation == followed.incarnation && followed.epochs.since(mark.number, subject) != Since::Nothing
+        })
+    }
+
     /// Puts a purge into the log, or into the queue of those that wait for it.
     pub async fn record(&self, purge: &Purge) -> Recorded {
         let shared = &self.shared;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Filling;
+use super::lease::{Lease, Outcome};
 use crate::key::CacheKey;
 
 /// Requests that wait for one fetch. More go to the origin themselves.
@@ -84,6 +85,8 @@ pub struct FetchDuty {
     destination: Destination,
     news: watch::Sender<News>,
     under_way: Arc<DashMap<Destination, Flight>>,
+    /// Other instances wait for this fetch, too.
+    lease: Option<Lease>,
     over: bool,
 }
 
@@ -122,6 +125,7 @@ impl Flights {
                     destination,
                     news: sender,
                     under_way: self.under_way.clone(),
+                    lease: None,
                     over: false,
                 })
             }
@@ -144,6 +148,23 @@ impl FetchDuty {
         &self.destination
     }
 
+    /// Other instances wait for this fetch, too.
+    pub fn set_lease(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// Whoever takes it tells the other instances how the fetch ended.
+    pub fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
+    }
+
+    /// Tells the other instances, while those of this one wait on.
+    pub fn release(&mut self, outcome: Outcome) {
+        if let Some(lease) = self.lease.take() {
+            lease.release(outcome);
+        }
+    }
+
     /// The response is coming in, for everybody.
     pub fn publish(&self, filling: Arc<Filling>) {
         self.news.send_replace(News::Filling(filling));
@@ -157,6 +178,13 @@ impl FetchDuty {
     fn finish(&mut self, landing: Landing) {
         if std::mem::replace(&mut self.over, true) {
             return;
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.release(match landing {
+                Landing::Unstored | Landing::Failed | Landing::Filling(_) => Outcome::Apart,
+                // Whatever is new in the store came without a write to L2.
+                Landing::LookAgain | Landing::Abandoned => Outcome::Abandoned,
+            });
         }
         // First out of sight, so that whoever looks again does not find this fetch.
         self.under_way.remove(&self.destination);

@@ -27,6 +27,7 @@ use super::codec::{self, Index, MAX_INDEX, MAX_LISTS, Value};
 use super::coherence::{Began, Coherence};
 use super::epochs::{Epochs, Since, Subject};
 use super::flight::Flights;
+use super::lease::{Asked, Grant, Lease, Leases, Outcome};
 use crate::clock::Clock;
 use crate::config::WritePolicy;
 use crate::key::CacheKey;
@@ -69,6 +70,7 @@ struct Shared {
     form_writes: FormWrites,
     /// Lookups of requests that no fetch can be shared with.
     lookups: Flights,
+    leases: Leases,
 }
 
 impl std::fmt::Debug for L2 {
@@ -80,7 +82,7 @@ impl std::fmt::Debug for L2 {
 }
 
 /// A response to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Write {
     pub key: CacheKey,
     pub stored: Arc<Stored>,
@@ -90,11 +92,45 @@ pub struct Write {
     pub route: Arc<str>,
     /// The purges that there had been when it was asked for.
     pub began: Began,
+    /// Other instances wait for it: released when it is written, or will not be.
+    pub lease: Option<Lease>,
+}
+
+impl Write {
+    /// Tells the other instances.
+    fn release(&mut self, outcome: Outcome) {
+        if let Some(lease) = self.lease.take() {
+            lease.release(outcome);
+        }
+    }
+}
+
+/// What came of a response that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Stored,
+    /// It has been purged, or nobody knows whether it has.
+    Purged,
+    /// It cannot be written.
+    Unwritable,
+}
+
+impl Written {
+    /// What the other instances are told.
+    fn outcome(result: &Result<Self, RedisError>) -> Outcome {
+        match result {
+            Ok(Self::Stored) => Outcome::Stored,
+            // Where the answer was late, those who look find it all the same.
+            Ok(Self::Purged) | Err(_) => Outcome::Abandoned,
+            Ok(Self::Unwritable) => Outcome::TooLarge,
+        }
+    }
 }
 
 impl L2 {
     /// Has to be called in a runtime of tokio.
     pub fn start(redis: Redis, clock: Clock, epochs: Arc<Epochs>, coherence: Coherence) -> Self {
+        let leases = Leases::start(redis.clone(), coherence.clone());
         let shared = Arc::new(Shared {
             redis,
             clock,
@@ -103,6 +139,7 @@ impl L2 {
             queue: Queue::default(),
             form_writes: FormWrites::new(),
             lookups: Flights::default(),
+            leases,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(queue::work(shared.clone()));
@@ -124,36 +161,69 @@ impl L2 {
         &self.shared.lookups
     }
 
+    /// There are routes on which all instances share a fetch.
+    pub fn want_leases(&self) {
+        self.shared.leases.want();
+    }
+
+    /// Asks to fetch for all instances.
+    pub async fn acquire(&self, asked: Asked<'_>) -> Grant {
+        self.shared.leases.acquire(asked).await
+    }
+
+    /// Until when Redis may take to answer what is asked now.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.redis.config().deadline
+    }
+
+    /// Whether a body of so many bytes is too large for it.
+    pub fn is_too_large(&self, length: u64) -> bool {
+        length > self.shared.redis.config().max_body
+    }
+
     /// Whether a lookup would be sent now: nothing is read from there while it is not known what has been purged.
     pub fn is_available(&self) -> bool {
         self.shared.redis.is_available() && self.shared.coherence.is_followed()
     }
 
-    /// The response that fits a request best. `None`: there is none, or Redis did not say so in time. Takes no longer than the deadline.
-    pub async fn look(&self, key: &CacheKey, route: &str, request: &Fields) -> Option<Stored> {
-        let deadline = Instant::now() + self.shared.redis.config().deadline;
+    /// The response that fits a request best. `None`: there is none, or Redis did not say so in time.
+    pub async fn look(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Stored> {
         self.shared.look(key, route, request, deadline).await
     }
 
+    /// The fields that the responses under a key vary by, those of the newest. `None`: they do not, or Redis did not say so in time.
+    pub async fn varies_by(&self, key: &CacheKey, deadline: Instant) -> Option<Vec<String>> {
+        let name = self.shared.name(key);
+        let index = self.shared.index(RedisOperation::Get, key, &name, deadline).await;
+        let (index, _) = index.ok()??;
+        index.lists.into_iter().next()
+    }
+
     /// Has a response written as the configuration says; whoever waits for the answer waits no longer than the deadline.
-    pub async fn write(&self, write: Write) {
+    pub async fn write(&self, mut write: Write) {
         let config = self.shared.redis.config();
         match config.write {
             WritePolicy::Around => {}
             WritePolicy::Behind => self.write_behind(write),
             WritePolicy::Through => {
-                if self.fits(&write) {
-                    let deadline = Instant::now() + config.deadline;
-                    let _ = tokio::time::timeout_at(deadline, self.shared.store(&write, deadline)).await;
+                if !self.fits(&write) {
+                    return write.release(Outcome::TooLarge);
                 }
+                let deadline = Instant::now() + config.deadline;
+                let stored = tokio::time::timeout_at(deadline, self.shared.store(&write, deadline)).await;
+                write.release(Written::outcome(&stored.unwrap_or(Err(RedisError::Timeout))));
             }
         }
     }
 
     /// Has a response written some time soon, unless the configuration says that none is.
-    pub fn write_behind(&self, write: Write) {
-        if self.shared.redis.config().write != WritePolicy::Around && self.fits(&write) {
-            self.shared.push(Job::Store(write));
+    pub fn write_behind(&self, mut write: Write) {
+        if self.shared.redis.config().write == WritePolicy::Around {
+            return;
+        }
+        match self.fits(&write) {
+            true => self.shared.push(Job::Store(write)),
+            false => write.release(Outcome::TooLarge),
         }
     }
 
@@ -168,8 +238,13 @@ impl L2 {
     }
 
     fn fits(&self, write: &Write) -> bool {
-        write.stored.meta.partial().is_none() && write.stored.body.len() as u64 <= self.shared.redis.config().max_body
+        write.stored.meta.partial().is_none() && !self.is_too_large(write.stored.body.len() as u64)
     }
+}
+
+/// The name of what stands for a key. In a cluster, all names of a key are in one slot.
+pub(super) fn name(prefix: &str, key: &CacheKey) -> String {
+    format!("{prefix}r:{{{:032x}}}", xxh3_128(key.as_bytes()))
 }
 
 /// What was read under a name: the value, and what is left of its time.
@@ -186,9 +261,8 @@ impl Shared {
         }
     }
 
-    /// The name of what stands for a key. In a cluster, all names of a key are in one slot.
     fn name(&self, key: &CacheKey) -> String {
-        format!("{}r:{{{:032x}}}", self.redis.config().prefix, xxh3_128(key.as_bytes()))
+        name(&self.redis.config().prefix, key)
     }
 
     async fn look(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Stored> {
@@ -317,10 +391,10 @@ impl Shared {
     }
 
     /// Writes a response, unless its URI has been invalidated since it was asked for.
-    async fn store(&self, write: &Write, deadline: Instant) -> Result<(), RedisError> {
+    async fn store(&self, write: &Write, deadline: Instant) -> Result<Written, RedisError> {
         // What was asked for while nobody knew what is purged cannot be compared with purges later.
         let Some(mark) = write.began.mark.filter(|_| self.is_valid(write)) else {
-            return Ok(());
+            return Ok(Written::Purged);
         };
         if !self.redis.is_available() {
             self.redis
@@ -332,7 +406,7 @@ impl Shared {
             let stored = write.stored.clone();
             match tokio::task::spawn_blocking(move || codec::compress(&stored)).await {
                 Ok(coded) => coded,
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(Written::Unwritable),
             }
         } else {
             codec::compress(&write.stored)
@@ -346,7 +420,7 @@ impl Shared {
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let key = write.key.as_bytes();
         let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
-            return Ok(());
+            return Ok(Written::Unwritable);
         };
         let name = self.name(&write.key);
         if meta.variant.varies() {
@@ -359,8 +433,9 @@ impl Shared {
         // An invalidation in between may have come too early to find it.
         if !self.is_valid(write) {
             self.remove(&name).await?;
+            return Ok(Written::Purged);
         }
-        Ok(())
+        Ok(Written::Stored)
     }
 
     /// How long it is worth keeping.
@@ -381,7 +456,7 @@ impl Shared {
     ) -> Result<(), RedisError> {
         let variant = &write.stored.meta.variant;
         let list: Vec<String> = variant.nominated().map(|(field, _)| field.to_owned()).collect();
-        let known = self.index(&write.key, name, deadline).await?;
+        let known = self.index(RedisOperation::Store, &write.key, name, deadline).await?;
         let mut commands = redis::pipe();
         let index = match known {
             Some((index, left)) if index.lists.contains(&list) => {
@@ -417,13 +492,14 @@ impl Shared {
     /// The index under a name, if there is one, and what is left of its time.
     async fn index(
         &self,
+        operation: RedisOperation,
         key: &CacheKey,
         name: &str,
         deadline: Instant,
     ) -> Result<Option<(Index, Duration)>, RedisError> {
         let mut kind = redis::cmd("GETRANGE");
         kind.arg(name).arg(KIND_AT).arg(KIND_AT);
-        match self.redis.run_until(RedisOperation::Store, &kind, deadline).await? {
+        match self.redis.run_until(operation, &kind, deadline).await? {
             Answer::BulkString(kind) if kind == [KIND_INDEX] => {}
             _ => return Ok(None),
         }
@@ -435,7 +511,7 @@ impl Shared {
             .arg(name)
             .arg(0)
             .arg(MAX_INDEX);
-        let answers = self.redis.run_all(RedisOperation::Store, &commands, deadline).await?;
+        let answers = self.redis.run_all(operation, &commands, deadline).await?;
         let [Answer::Int(left), Answer::BulkString(bytes)] = answers.as_slice() else {
             return Ok(None);
         };

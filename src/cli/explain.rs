@@ -150,7 +150,13 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
         .get(selected.index)
         .and_then(|route| route.cache.as_ref());
     let way = caching::way(&decided, rules);
-    caching::tell(&way, &request, client.trust, text);
+    caching::tell(
+        &way,
+        &request,
+        client.trust,
+        generation.config.cache.redis.as_ref(),
+        text,
+    );
     if let caching::Way::Looked(rules) = &way
         && rules.reuse.request_directives.of(&request.fields).only_if_cached
     {

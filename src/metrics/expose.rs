@@ -7,8 +7,8 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 
 use super::histogram::Reading;
 use super::{
-    BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LimitReason, Metrics, Outcome, PurgeKind, RedisFault,
-    RedisOperation, Reload,
+    BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LeaseResult, LimitReason, Metrics, Outcome, PurgeKind,
+    RedisFault, RedisOperation, Reload,
 };
 use crate::transform::negotiate::Coding;
 
@@ -162,11 +162,19 @@ fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     up.gauge(&[], u64::from(redis.is_up()));
     let mut dropped = Samples::of(Family::REDIS_WRITES_DROPPED);
     dropped.counter(&[], redis.writes_dropped());
+    let mut leases = Samples::of(Family::REDIS_LEASES);
+    for result in LeaseResult::ALL {
+        leases.counter(&[result.as_str()], redis.leases(*result));
+    }
+    let mut heard = Samples::of(Family::LEASES_HEARD);
+    heard.gauge(&[], u64::from(redis.are_leases_heard()));
+    let mut waits = Samples::of(Family::LEASES_WAITING);
+    waits.gauge(&[], redis.leases_waiting());
     let mut followed = Samples::of(Family::COHERENCE_FOLLOWED);
     followed.gauge(&[], u64::from(redis.is_followed()));
     let mut waiting = Samples::of(Family::COHERENCE_WAITING);
     waiting.gauge(&[], redis.purges_waiting());
-    families.extend([durations, errors, up, dropped, followed, waiting].map(MetricFamily::from));
+    families.extend([durations, errors, up, leases, heard, waits, dropped, followed, waiting].map(MetricFamily::from));
 }
 
 fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

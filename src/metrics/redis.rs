@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::histogram::{Histogram, Reading};
 use super::stripe::Counter;
-use super::{RedisFault, RedisOperation};
+use super::{LeaseResult, RedisFault, RedisOperation};
 
 /// The counters of Redis.
 #[derive(Debug, Default)]
@@ -17,6 +17,9 @@ pub struct RedisMetrics {
     followed: AtomicBool,
     purges_waiting: AtomicU64,
     writes_dropped: Counter,
+    leases: [AtomicU64; LeaseResult::COUNT],
+    leases_heard: AtomicBool,
+    leases_waiting: AtomicU64,
 }
 
 impl RedisMetrics {
@@ -27,6 +30,36 @@ impl RedisMetrics {
 
     pub fn fault(&self, operation: RedisOperation, fault: RedisFault) {
         self.faults[operation as usize][fault as usize].fetch_add(1, Relaxed);
+    }
+
+    pub fn lease(&self, result: LeaseResult) {
+        self.leases[result as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Whether other instances' fetches are heard of.
+    pub fn set_leases_heard(&self, heard: bool) {
+        self.leases_heard.store(heard, Relaxed);
+    }
+
+    /// One more waits for another instance's fetch.
+    pub fn lease_wait_begins(&self) {
+        self.leases_waiting.fetch_add(1, Relaxed);
+    }
+
+    pub fn lease_wait_ends(&self) {
+        self.leases_waiting.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn are_leases_heard(&self) -> bool {
+        self.leases_heard.load(Relaxed)
+    }
+
+    pub(crate) fn leases_waiting(&self) -> u64 {
+        self.leases_waiting.load(Relaxed)
+    }
+
+    pub(crate) fn leases(&self, result: LeaseResult) -> u64 {
+        self.leases[result as usize].load(Relaxed)
     }
 
     /// Whether it is used now.

@@ -10,11 +10,12 @@ use memchr::memmem;
 use tokio::time::Instant;
 
 use super::fetch::Fetch;
+use super::l2::{Leased, Wanted};
 use super::pass::forwarded_status;
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Follower, Landing};
 use crate::cache::memory::Variants;
-use crate::cache::{Join, Stored};
+use crate::cache::{Join, L2, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::{CacheRules, Collapse};
@@ -34,7 +35,7 @@ use crate::transform::forwarding::Trust;
 use crate::transform::names::tells_target;
 
 /// How long a request waits for another one's fetch to bring a head. The origin's own limits end it earlier.
-const FOLLOW: Duration = Duration::from_secs(30);
+pub(super) const FOLLOW: Duration = Duration::from_secs(30);
 
 /// How often a request looks again because what it waited for came to nothing.
 const MAX_TURNS: usize = 4;
@@ -181,16 +182,14 @@ impl Proxy {
                 true => self.cache.flights.join(destination.clone()),
                 false => Join::Alone,
             };
-            let l2 = match asked_l2 {
-                true => None,
-                false => self.worth_a_look(request, rules, &found),
-            };
-            if let Some(l2) = l2 {
+            let l2 = self.worth_a_look(request, rules, &found);
+            let until = l2.map(L2::deadline);
+            if let (Some(l2), Some(until), false) = (l2, until, asked_l2) {
                 match &join {
                     Join::Lead(_) => {
                         asked_l2 = true;
                         let (route, known) = (&decided.route.name, found.stored.as_ref());
-                        brought = self.bring(l2, route, request, &destination, known).await;
+                        brought = self.bring(l2, route, request, &destination, known, until).await;
                     }
                     // What was not stored a short while ago is not in L2 either.
                     Join::Alone if !self.cache.flights.is_unstored(&destination) => {
@@ -207,7 +206,25 @@ impl Proxy {
                 }
             }
             let duty = match join {
-                Join::Lead(duty) => Some(duty),
+                Join::Lead(duty) => match (rules.collapse, l2, until) {
+                    (Collapse::Cluster, Some(l2), Some(until)) => {
+                        let wanted = Wanted {
+                            route: &decided.route.name,
+                            request,
+                            rules,
+                            known: found.stored.as_ref(),
+                        };
+                        // Boxed, so that requests that never come here hold no room for it.
+                        match Box::pin(self.lease(l2, wanted, duty, until, client)).await? {
+                            Leased::Fetch(duty) => duty,
+                            Leased::Brought(stored) => {
+                                brought = Some(stored);
+                                continue;
+                            }
+                        }
+                    }
+                    (Collapse::Cluster | Collapse::Instance | Collapse::Off, _, _) => Some(duty),
+                },
                 Join::Alone => None,
                 Join::Follow(follower) => {
                     match self.follow(decided, rules, follower, reason, client, exchange).await? {
@@ -281,14 +298,7 @@ impl Proxy {
         client: &mut Client,
         exchange: &mut Exchange,
     ) -> Result<Turn<'static>, Failure> {
-        let landing = {
-            let mut waiting = std::pin::pin!(follower.wait(Instant::now() + FOLLOW));
-            poll_fn(|cx| match waiting.as_mut().poll(cx) {
-                Poll::Ready(landing) => Poll::Ready(Ok(landing)),
-                Poll::Pending => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
-            })
-            .await?
-        };
+        let landing = while_there(client, follower.wait(Instant::now() + FOLLOW)).await?;
         let filling = match landing {
             Some(Landing::Filling(filling)) => filling,
             Some(Landing::LookAgain | Landing::Abandoned) => return Ok(Turn::Again(None)),
@@ -319,6 +329,16 @@ impl Proxy {
         let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
         Ok(Turn::Read(self.read_along(decided, reader, &status, exchange)))
     }
+}
+
+/// Waits for something, unless the client goes away meanwhile.
+pub(super) async fn while_there<T>(client: &mut Client, what: impl Future<Output = T>) -> Result<T, Failure> {
+    let mut what = std::pin::pin!(what);
+    poll_fn(|cx| match what.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
+    })
+    .await
 }
 
 /// Why a request passes the cache by, with the detail for `Cache-Status`.
@@ -392,7 +412,7 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
         .fields
         .get_all("accept")
         .any(|line| memmem::find(line, b"text/event-stream").is_some());
-    rules.collapse == Collapse::Instance
+    rules.collapse != Collapse::Off
         && request.method == http::Method::GET
         && !wants_events
         // A client that insists on the origin gets an answer of its own.
@@ -410,7 +430,7 @@ fn known_variant(request: &RequestHead, found: &Found, rules: &CacheRules) -> Op
 }
 
 /// The request's values of the fields that a response varies by, as bytes to compare. `None`: `Vary: *`.
-fn variant_values(
+pub(super) fn variant_values(
     request: &crate::message::Fields,
     response: &crate::message::Fields,
     rules: &CacheRules,

@@ -9,6 +9,7 @@ use super::origin::{Response, Sent};
 use super::pass::forwarded_status;
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Landing};
+use crate::cache::lease;
 use crate::cache::tags::Told;
 use crate::cache::{Began, FetchDuty, Join, Stored};
 use crate::edge::client::Client;
@@ -262,7 +263,13 @@ impl Proxy {
                             self.cache.memory.replace(key, &new, None);
                         }
                     }
-                    self.write_behind(Keeping::of(rules, decided.route, fetch.began), &fetch.destination, &new);
+                    let lease = fetch.duty.as_mut().and_then(FetchDuty::take_lease);
+                    self.write_behind(
+                        Keeping::of(rules, decided.route, fetch.began),
+                        &fetch.destination,
+                        &new,
+                        lease,
+                    );
                     new
                 }
                 Freshened::Leave(fields, _) => with_fields(&stored, fields),
@@ -337,7 +344,12 @@ impl Proxy {
                         }
                         let new = Arc::new(stored.updated(meta, fields));
                         self.cache.memory.replace(key, stored, Some(new.clone()));
-                        self.write_behind(Keeping::of(rules, decided.route, fetch.began), &fetch.destination, &new);
+                        self.write_behind(
+                            Keeping::of(rules, decided.route, fetch.began),
+                            &fetch.destination,
+                            &new,
+                            None,
+                        );
                     }
                     Freshened::Remove(..) => {
                         self.cache.memory.replace(key, stored, None);
@@ -388,7 +400,7 @@ impl Proxy {
             };
             let Some(rules) = decided.cache_rules() else { return };
             let route = &decided.route.name;
-            let Some(duty) = proxy.refresh_from_l2(route, &request, duty, &stored).await else {
+            let Some(duty) = proxy.refresh_from_l2(route, &request, rules, duty, &stored).await else {
                 return;
             };
             let fetch = Fetch {
@@ -396,7 +408,7 @@ impl Proxy {
                 candidates,
                 stored: Some(stored),
                 reason: Forward::Stale,
-                duty: Some(duty),
+                duty,
                 began: proxy.cache.begin(),
             };
             let mut client = Client::Nobody;
@@ -422,8 +434,9 @@ impl Fetch {
 
     /// For a while nobody waits for a fetch of this kind. Only those that could be waited for say anything about it: others may have come
     /// to nothing because of their own conditions.
-    fn remember_unstored(&self, proxy: &Proxy) {
-        if self.duty.is_some() {
+    fn remember_unstored(&mut self, proxy: &Proxy) {
+        if let Some(duty) = &mut self.duty {
+            duty.release(lease::Outcome::Unstored);
             proxy.cache.flights.remember_unstored(&self.destination);
         }
     }

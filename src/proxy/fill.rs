@@ -17,6 +17,7 @@ use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::epochs::Subject;
 use crate::cache::filling::{Broken, Room};
 use crate::cache::flight::{Destination, Landing};
+use crate::cache::lease::Outcome;
 use crate::cache::partial::settle;
 use crate::cache::{FetchDuty, FillReader, Filling, Stored};
 use crate::config::Compression;
@@ -26,7 +27,7 @@ use crate::generation::CacheRules;
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
 use crate::message::{BodyEvent, Framing, ResponseHead};
-use crate::metrics::Outcome;
+use crate::metrics;
 use crate::respond::cache_status::{self, CacheStatus, Storing};
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::reuse::Served;
@@ -75,7 +76,7 @@ impl Proxy {
         if let Some(duty) = &fetch.duty {
             duty.publish(filling.clone());
         }
-        let fill = Fill {
+        let mut fill = Fill {
             proxy: self.clone(),
             route: decided.route.name.clone(),
             filling,
@@ -85,6 +86,7 @@ impl Proxy {
             compression: rules.compression.clone(),
             _permits: permits,
         };
+        fill.release_too_large(fill.filling.length.unwrap_or(0));
         let between_bytes = relay.limits.between_bytes;
         match head.framing {
             // There is nothing to bring in: it is over before the client gets its head.
@@ -181,28 +183,32 @@ impl Fill {
     }
 
     /// The body is whole: `last` is what its readers have not got yet.
-    async fn finish(self, origin: Origin, last: Bytes) {
+    async fn finish(mut self, origin: Origin, last: Bytes) {
         self.record(origin);
         if let Some(stored) = self.keep(&last) {
-            self.proxy.write(self.keeping.clone(), &self.destination, &stored).await;
+            let lease = self.duty.as_mut().and_then(FetchDuty::take_lease);
+            self.proxy
+                .write(self.keeping.clone(), &self.destination, &stored, lease)
+                .await;
         }
         self.end(last);
     }
 
     /// There is no body: nobody has to wait for anything.
-    fn finish_empty(self, origin: Origin) {
+    fn finish_empty(mut self, origin: Origin) {
         self.record(origin);
         if let Some(stored) = self.keep(&Bytes::new()) {
+            let lease = self.duty.as_mut().and_then(FetchDuty::take_lease);
             self.proxy
-                .write_behind(self.keeping.clone(), &self.destination, &stored);
+                .write_behind(self.keeping.clone(), &self.destination, &stored, lease);
         }
         self.end(Bytes::new());
     }
 
     fn record(&self, origin: Origin) {
         let outcome = match self.filling.meta.status {
-            500.. => Outcome::ServerError,
-            _ => Outcome::Ok,
+            500.. => metrics::Outcome::ServerError,
+            _ => metrics::Outcome::Ok,
         };
         origin.record(Event::Ended(outcome));
         origin.end();
@@ -241,12 +247,21 @@ impl Fill {
         self.proxy.cache.is_current(self.filling.began.local, subject)
     }
 
+    /// Other instances do not wait for what they will not find.
+    fn release_too_large(&mut self, length: u64) {
+        if let (Some(l2), Some(duty)) = (&self.proxy.cache.l2, &mut self.duty)
+            && l2.is_too_large(length)
+        {
+            duty.release(Outcome::TooLarge);
+        }
+    }
+
     /// Brings the body in, all but its last piece, which is the answer: empty where the end came by itself.
     async fn bring_in(
         &mut self,
         origin: &mut Origin,
         between_bytes: Option<Duration>,
-    ) -> Result<Bytes, (Outcome, Broken)> {
+    ) -> Result<Bytes, (metrics::Outcome, Broken)> {
         let mut alarm = Alarm::new();
         let mut last = Bytes::new();
         loop {
@@ -255,7 +270,7 @@ impl Fill {
             let event = poll_fn(|cx| {
                 if filling.poll_room(cx).is_pending() {
                     return match filling.poll_deserted(cx) {
-                        Poll::Ready(()) => Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone")))),
+                        Poll::Ready(()) => Poll::Ready(Err((metrics::Outcome::ClientGone, Broken("client-gone")))),
                         Poll::Pending => Poll::Pending,
                     };
                 }
@@ -269,10 +284,10 @@ impl Fill {
                     Poll::Pending => {}
                 }
                 if filling.poll_deserted(cx).is_ready() && left(filling) > FILL_ALONE {
-                    return Poll::Ready(Err((Outcome::ClientGone, Broken("client-gone"))));
+                    return Poll::Ready(Err((metrics::Outcome::ClientGone, Broken("client-gone"))));
                 }
                 match alarm.poll(cx, between_bytes.map(|time| since + time)) {
-                    Poll::Ready(_) => Poll::Ready(Err((Outcome::Timeout, Broken("upstream-silent")))),
+                    Poll::Ready(_) => Poll::Ready(Err((metrics::Outcome::Timeout, Broken("upstream-silent")))),
                     Poll::Pending => Poll::Pending,
                 }
             })
@@ -287,7 +302,9 @@ impl Fill {
                     last = data;
                 }
                 BodyEvent::Data(data) => {
-                    if self.filling.push(data) == Room::TooLarge
+                    let room = self.filling.push(data);
+                    self.release_too_large(self.filling.received());
+                    if room == Room::TooLarge
                         && let Some(duty) = self.duty.take()
                     {
                         self.proxy.cache.flights.remember_unstored(&self.destination);

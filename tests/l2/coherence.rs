@@ -34,7 +34,17 @@ async fn versions() -> Origin {
 }
 
 async fn instance(origin: &Origin, redis: &Redis, more: &str) -> Inside {
-    let sections = format!("cache: {{ redis: {{ url: \"{}\"{more} }} }}\n", redis.url());
+    let proxy = sharing(origin, redis, more, "instance").await;
+    proxy.follows(true).await;
+    proxy
+}
+
+/// One that shares fetches with these.
+async fn sharing(origin: &Origin, redis: &Redis, more: &str, with: &str) -> Inside {
+    let sections = format!(
+        "cache: {{ redis: {{ url: \"{}\"{more} }} }}\ndefaults: {{ cache: {{ collapse: {with} }} }}\n",
+        redis.url()
+    );
     let proxy = Inside::before(origin, &sections).await;
     proxy.follows(true).await;
     proxy
@@ -85,13 +95,27 @@ async fn a_purge_on_one_instance_is_one_on_all_and_in_redis() {
 /// Nothing from before a purge is seen behind its answer here, nor 100 ms later elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fills_and_purges_race_and_nothing_old_stays() {
+    fills_and_purges_race("instance").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fills_that_are_shared_and_purges_race_and_nothing_old_stays() {
+    fills_and_purges_race("cluster").await;
+}
+
+async fn fills_and_purges_race(sharing_with: &str) {
     let races: usize = match std::env::var("FOREBAY_RACES") {
         Ok(races) => races.parse().unwrap(),
         Err(_) => 300,
     };
     let (redis, origin) = (Redis::start().await, versions().await);
-    let one = Arc::new(instance(&origin, &redis, "").await);
-    let other = Arc::new(instance(&origin, &redis, "").await);
+    let one = Arc::new(sharing(&origin, &redis, "", sharing_with).await);
+    let other = Arc::new(sharing(&origin, &redis, "", sharing_with).await);
+    if sharing_with == "cluster" {
+        for proxy in [&one, &other] {
+            proxy.metric_becomes("forebay_leases_heard", &[], 1.0).await;
+        }
+    }
     let stale_later = Arc::new(AtomicUsize::new(0));
     let mut readers = [one.client().await, other.client().await];
     let mut writers = [one.client().await, other.client().await];

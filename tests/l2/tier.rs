@@ -36,7 +36,7 @@ async fn keys(redis: &Redis, count: usize) {
     .await;
 }
 
-async fn only_key(redis: &Redis) -> String {
+pub async fn only_key(redis: &Redis) -> String {
     keys(redis, 1).await;
     names(redis).await.remove(0)
 }
@@ -57,7 +57,7 @@ async fn calls(redis: &Redis, command: &str) -> usize {
 }
 
 /// Lets time pass for Redis alone.
-async fn age(redis: &Redis, key: &str, millis: i64) {
+pub async fn age(redis: &Redis, key: &str, millis: i64) {
     let left: i64 = redis.command(&["PTTL", key]).await.parse().unwrap();
     redis.command(&["PEXPIRE", key, &(left - millis).to_string()]).await;
 }

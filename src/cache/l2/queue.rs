@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Shared, WRITE, Write};
+use super::{Shared, WRITE, Write, Written};
 
 /// Responses that wait. Beyond these the oldest go: it is only that another instance, or this one after its next start, has to fetch them
 /// again.
@@ -138,9 +138,14 @@ pub(super) async fn work(shared: Arc<Shared>) {
 impl Shared {
     async fn carry_out(self: Arc<Self>, job: Job) {
         // What goes wrong is counted where it goes wrong; there is nobody to tell.
-        let _ = match job {
-            Job::Store(write) => self.store(&write, Instant::now() + WRITE).await,
-            Job::Delete(name) => self.remove(&name).await,
-        };
+        match job {
+            Job::Store(mut write) => {
+                let stored = self.store(&write, Instant::now() + WRITE).await;
+                write.release(Written::outcome(&stored));
+            }
+            Job::Delete(name) => {
+                let _ = self.remove(&name).await;
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the cache may answer the request, and under which key.
 
 use super::text::{self, Text};
-use crate::config::RouteCache;
+use crate::config::{Redis, RouteCache, WritePolicy};
 use crate::generation::{CacheRules, Collapse};
 use crate::key::{CacheKey, KeyOptions, Unkeyable, unkeyable};
 use crate::message::RequestHead;
@@ -48,7 +48,7 @@ pub fn way<'a>(decided: &Decided<'_>, rules: Option<&'a CacheRules>) -> Way<'a> 
 }
 
 /// Whether something stored can answer, and under which key.
-pub fn tell(way: &Way<'_>, request: &RequestHead, trust: Trust, text: &mut Text) {
+pub fn tell(way: &Way<'_>, request: &RequestHead, trust: Trust, redis: Option<&Redis>, text: &mut Text) {
     match way {
         Way::Off(why) => text.line("cache", format_args!("off: {why}")),
         Way::Passed { why, .. } => text.line("cache", format_args!("on, and passed by: {why}")),
@@ -60,10 +60,29 @@ pub fn tell(way: &Way<'_>, request: &RequestHead, trust: Trust, text: &mut Text)
             } else if let Some(age) = directives.max_age {
                 text.more(format_args!("no older than {} s: its Cache-Control says so", age.get()));
             }
+            match redis.map(|redis| redis.write) {
+                None => {}
+                Some(WritePolicy::Behind) => {
+                    text.more("on a miss Redis is looked at first; what is fetched goes there")
+                }
+                Some(WritePolicy::Through) => {
+                    text.more(
+                        "on a miss Redis is looked at first; what is fetched goes there before the client has it",
+                    );
+                }
+                Some(WritePolicy::Around) => {
+                    text.more("on a miss Redis is looked at first; what is fetched does not go there")
+                }
+            }
             match (rules.collapse, may_collapse(request, Forward::UriMiss, rules)) {
                 (Collapse::Off, _) => {}
+                (Collapse::Cluster, true) => {
+                    text.more("requests for the same at the same time, on all instances, wait for one fetch");
+                }
                 (Collapse::Instance, true) => text.more("requests for the same at the same time wait for one fetch"),
-                (Collapse::Instance, false) => text.more("it neither waits for another request's fetch nor leads one"),
+                (Collapse::Instance | Collapse::Cluster, false) => {
+                    text.more("it neither waits for another request's fetch nor leads one")
+                }
             }
             let options = key_options(request, rules, trust);
             text.table("key", &key_parts(&CacheKey::new(request, &options), &options));

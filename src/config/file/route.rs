@@ -188,7 +188,8 @@ pub struct FileCachePolicy {
     pub set_cookie: Option<SetCookieName>,
     /// Whether the client's Cache-Control counts. Default: honour.
     pub request_directives: Option<RequestDirectivesName>,
-    /// Where waiting requests share one fetch. Default: instance.
+    /// Where requests for the same response share one fetch: in each `instance`, in all of them (`cluster`, which needs `cache.redis`), or
+    /// nowhere. Default: instance.
     pub collapse: Option<Collapse>,
 }
 

@@ -16,7 +16,7 @@ use super::upstream::{Only, Pools};
 use super::{NAME_RULE, is_name, positive};
 use crate::config::diagnostic::{KeyPath, alternatives};
 use crate::config::file::shape::{List, Switch};
-use crate::config::file::{FileConfig, FilePolicies, FilePurge, FileRoute};
+use crate::config::file::{FileConfig, FilePolicies, FilePurge, FileRoute, WriteName};
 use crate::config::report::Report;
 use crate::config::{FieldEdits, InFlight, Match, PathTemplate, Route, Stream, Upstream, defaults};
 
@@ -42,6 +42,11 @@ pub fn resolve(
     let size_path = root.key("cache").key("memory").key("size");
     let mut common = Policies {
         memory_size: Some(memory_size).filter(|size| *size > 0 && !report.is_broken(&size_path)),
+        redis: match file.cache.as_ref().and_then(|cache| cache.redis.as_ref()) {
+            Some(redis) if redis.write == Some(WriteName::Around) => cache::SecondTier::Read,
+            Some(_) => cache::SecondTier::Written,
+            None => cache::SecondTier::Absent,
+        },
         ..Policies::default()
     };
     if let Some(typed) = &file.defaults {
@@ -181,6 +186,7 @@ struct Policies {
     in_flight: Option<InFlight>,
     /// Bytes of L1, which shares are parts of. `None`: something was reported about it.
     memory_size: Option<u64>,
+    redis: cache::SecondTier,
 }
 
 /// As [`Stream`], but the outer `None` leaves it to the upstream.
@@ -213,6 +219,7 @@ fn policies(
             .or(common.keep_fields.as_ref())
             .map_or(&[], Vec::as_slice),
         memory_size: common.memory_size,
+        redis: common.redis,
     };
     Policies {
         strip_prefix: typed.strip_prefix.copied(),
@@ -253,6 +260,7 @@ fn policies(
         rate_limit_cost: typed.rate_limit_cost.map(|cost| u64::from(*cost)),
         in_flight: None,
         memory_size: common.memory_size,
+        redis: common.redis,
     }
 }
 

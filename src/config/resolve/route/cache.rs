@@ -53,6 +53,16 @@ impl SaidPolicy {
     }
 }
 
+/// Whether the file has `cache.redis`, right or wrong: what is wrong with it is said there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecondTier {
+    #[default]
+    Absent,
+    /// Nothing is written there.
+    Read,
+    Written,
+}
+
 /// What the rules of a policy depend on beside it.
 pub struct Around<'a> {
     pub captures: &'a Captures<'a>,
@@ -60,6 +70,7 @@ pub struct Around<'a> {
     pub keep_fields: &'a [String],
     /// Bytes of L1. `None`: something was reported about it.
     pub memory_size: Option<u64>,
+    pub redis: SecondTier,
 }
 
 pub fn read(typed: &Switch<FileCachePolicy>, report: &mut Report, path: &KeyPath, around: &Around<'_>) -> Said {
@@ -114,12 +125,17 @@ fn policy(typed: &FileCachePolicy, report: &mut Report, path: &KeyPath, around: 
             CollapseScope::Instance => Collapse::Instance,
             CollapseScope::Off => Collapse::Off,
             CollapseScope::Cluster => {
-                report.value(
-                    &path.key("collapse"),
-                    "needs cache.redis, which is not available yet in this version",
-                    "use instance",
-                );
-                Collapse::Instance
+                let path = path.key("collapse");
+                match around.redis {
+                    SecondTier::Absent => report.value(&path, "needs cache.redis", "use instance"),
+                    SecondTier::Read => report.value(
+                        &path,
+                        "needs responses to be written to Redis, and cache.redis.write is around",
+                        "use instance, or write: behind",
+                    ),
+                    SecondTier::Written => {}
+                }
+                Collapse::Cluster
             }
         }),
     }
