@@ -92,8 +92,9 @@ impl RequestHead {
 
 /// `example.org:80` → (`example.org`, `Some("80")`); knows IPv6 literals.
 pub fn split_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+    let end_of_host = authority.bytes().rposition(|byte| matches!(byte, b':' | b']'));
+    match end_of_host.and_then(|at| authority.split_at_checked(at)) {
+        Some((host, port)) if port.starts_with(':') => (host, port.get(1..)),
         _ => (authority, None),
     }
 }

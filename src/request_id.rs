@@ -78,11 +78,13 @@ pub fn new_trace_parent() -> [u8; 55] {
     line
 }
 
-/// Fills `digits` with the lowest of `number`.
-fn write_hex(digits: &mut [u8], mut number: u128) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// Fills `digits` with the lowest of `number`, two of them for each byte.
+fn write_hex(digits: &mut [u8], number: u128) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let pairs = digits.rchunks_exact_mut(2);
+    for (pair, byte) in pairs.zip(number.to_le_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 

@@ -272,7 +272,10 @@ fn covers_all_below(pattern: &HostPattern, suffix: &[u8]) -> bool {
 /// The authority's host as [`RequestHead::host`] gives it, without an allocation. `None`: there is none, or none that a
 /// configuration could name.
 fn host<'b>(authority: &str, buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [u8]> {
-    let host = split_port(authority).0.trim_end_matches('.').as_bytes();
+    let mut host = split_port(authority).0.as_bytes();
+    while let [rest @ .., b'.'] = host {
+        host = rest;
+    }
     let lower = buffer.get_mut(..host.len()).filter(|lower| !lower.is_empty())?;
     lower.copy_from_slice(host);
     lower.make_ascii_lowercase();

@@ -93,6 +93,17 @@ pub enum Reuse {
     Fresh,
 }
 
+/// What came of connecting without waiting.
+#[derive(Debug)]
+pub enum AtOnce {
+    /// To a server that has kept a connection.
+    Connected(Origin),
+    /// There is a server, but no connection.
+    Open(OpenExchange),
+    /// It takes longer.
+    Nothing,
+}
+
 impl Upstream {
     /// Servers that `before` has, too, keep their health and counters, and their connections if those are made in the same way.
     ///
@@ -257,7 +268,22 @@ impl Upstream {
         true
     }
 
-    /// Connects to a server that `tried` does not name, and adds to it each one that cannot be reached.
+    /// What connecting comes to if nobody has to be waited for, which is most of the time.
+    pub fn connect_at_once(self: &Arc<Self>, tried: &Tried, reuse: Reuse, selection: &Selection) -> AtOnce {
+        if reuse == Reuse::Fresh || self.queue.waiting() > 0 {
+            return AtOnce::Nothing;
+        }
+        match self.offer(selection, tried) {
+            Offer::Open(open) => match open.server().idle.take() {
+                Some(io) => AtOnce::Connected(Origin::http1(io, open, Reuse::Pooled)),
+                None => AtOnce::Open(open),
+            },
+            Offer::Full | Offer::Nobody => AtOnce::Nothing,
+        }
+    }
+
+    /// Connects to a server that `tried` does not name, and adds to it each one that cannot be reached. `open`: what
+    /// [`connect_at_once`](Self::connect_at_once) has found.
     ///
     /// A request that found no connection has not reached anybody, so it may go to another server whatever its method is.
     ///
@@ -268,9 +294,15 @@ impl Upstream {
         tried: &mut Tried,
         reuse: Reuse,
         selection: &Selection,
+        mut open: Option<OpenExchange>,
     ) -> Result<Origin, ConnectError> {
         let mut last = None;
-        while let Some(open) = self.enter(selection, tried).await? {
+        loop {
+            let entered = match open.take() {
+                Some(open) => Some(open),
+                None => self.enter(selection, tried).await?,
+            };
+            let Some(open) = entered else { break };
             let server = open.server().clone();
             if last.is_some() {
                 self.metrics.retry();

@@ -64,22 +64,14 @@ pub(super) fn parse_section<'a, E: From<SyntaxError>>(
             return Ok(None);
         };
         let value_start = colon + 1 + padding;
-        let Some(length) = memchr::memchr(b'\r', &buf[value_start..]) else {
-            return match is_field_value(&buf[value_start..]) {
-                true => Ok(None),
-                false => Err(value_error(&buf[value_start..]).into()),
-            };
-        };
-        let line_end = value_start + length;
+        let line_end = value_start + value_length(&buf[value_start..]);
+        match (buf.get(line_end), buf.get(line_end + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {}
+            (None, _) | (Some(b'\r'), None) => return Ok(None),
+            (Some(b'\r'), Some(_)) => return Err(SyntaxError::BareCr.into()),
+            (Some(_), _) => return Err(value_error(line_of(&buf[value_start..])).into()),
+        }
         let value = trim_end(&buf[value_start..line_end]);
-        if !is_field_value(value) {
-            return Err(value_error(value).into());
-        }
-        match buf.get(line_end + 1) {
-            Some(b'\n') => {}
-            Some(_) => return Err(SyntaxError::BareCr.into()),
-            None => return Ok(None),
-        }
         let tag = Tag::of(name);
         if let Verdict::Keep = inspect(tag, name, value)? {
             let (name, value) = (
@@ -102,6 +94,39 @@ fn token_length(bytes: &[u8]) -> usize {
         * 8;
     let rest = &bytes[whole..];
     whole + rest.iter().position(|b| !is_token_byte(*b)).unwrap_or(rest.len())
+}
+
+/// How many bytes that a value may have (RFC 9110 §5.5) stand at the beginning: what ends them is the line's CR, or an error.
+fn value_length(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let eight = u64::from_le_bytes(*eight);
+        let with_del = eight ^ (0x7f * EACH);
+        // The lowest bit that is set belongs to the first byte that is below 0x20 or is 0x7f. Those above it say nothing.
+        let found = (eight.wrapping_sub(0x20 * EACH) & !eight | with_del.wrapping_sub(EACH) & !with_del) & HIGH;
+        match found {
+            0 => at += 8,
+            _ => {
+                at += (found.trailing_zeros() / 8) as usize;
+                match bytes[at] {
+                    b'\t' => at += 1,
+                    _ => return at,
+                }
+            }
+        }
+    }
+    let rest = &bytes[at..];
+    at + rest
+        .iter()
+        .position(|byte| !is_field_value(&[*byte]))
+        .unwrap_or(rest.len())
+}
+
+/// What stands in front of the first CR.
+fn line_of(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()
 }
 
 /// Why the line is not one, when what stands at `at` is no token followed by a colon.
@@ -208,6 +233,39 @@ impl ConnectionOptions {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_ends_at_the_first_byte_that_no_value_has(
+            bytes in proptest::collection::vec(prop_oneof![
+                4 => any::<u8>(),
+                4 => 0x20..0x7fu8,
+                1 => prop::sample::select(b"\t\r\n\x00\x1f\x7f\x80\xff".to_vec()),
+            ], 0..40),
+        ) {
+            let expected = bytes.iter().position(|byte| !is_field_value(&[*byte]));
+            prop_assert_eq!(value_length(&bytes), expected.unwrap_or(bytes.len()));
+        }
+    }
+
+    #[test]
+    fn every_byte_is_told_from_its_neighbours() {
+        for byte in 0..=255u8 {
+            for at in 0..12 {
+                let mut bytes = [b'\x80'; 12];
+                bytes[at] = byte;
+                let expected = if is_field_value(&[byte]) { 12 } else { at };
+                assert_eq!(value_length(&bytes), expected, "{byte} at {at}");
+            }
         }
     }
 }

@@ -12,6 +12,9 @@ use super::Lines;
 /// Bytes kept free behind received lines, so that `Via`, `X-Forwarded-*` and their kin find room without a new allocation.
 const ROOM_FOR_MORE_LINES: usize = 512;
 
+/// That many of them.
+const MORE_LINES: usize = 12;
+
 /// Field lines of one message (RFC 9110 §5), in order, as received.
 ///
 /// Names and values have been checked when a line comes in (RFC 9110 §5.1, §5.5): no empty name, no CR, LF or NUL.
@@ -135,6 +138,11 @@ impl FieldNames {
         self.contains(Tag::of(name.as_bytes()), name.as_bytes())
     }
 
+    /// [`has`](Self::has), for what may be no text.
+    pub(crate) fn has_bytes(&self, name: &[u8]) -> bool {
+        self.contains(Tag::of(name), name)
+    }
+
     #[inline]
     pub(crate) fn contains(&self, tag: Tag, name: &[u8]) -> bool {
         self.bits & tag.bit() != 0 && self.names.iter().any(|field| field.is(tag, name))
@@ -158,6 +166,14 @@ impl Fields {
         let mut arena = Vec::with_capacity(section.len() + ROOM_FOR_MORE_LINES);
         arena.extend_from_slice(section);
         Self { arena, lines }
+    }
+
+    /// A copy with room for the lines that a proxy adds.
+    pub(crate) fn copy_with_room(&self) -> Self {
+        let mut copy = Self::with_capacity(self.lines.len() + MORE_LINES, self.arena.len() + ROOM_FOR_MORE_LINES);
+        copy.arena.extend_from_slice(&self.arena);
+        copy.lines.extend_from_slice(&self.lines);
+        copy
     }
 
     /// Number of lines.
@@ -260,6 +276,15 @@ impl Fields {
         lines.retain(|line| keep(self.name_text(line), self.value(line)));
         self.lines = lines;
         self.lines.len() != before
+    }
+
+    /// Removes the lines of all these names.
+    pub fn remove_all(&mut self, names: &FieldNames) {
+        let arena = &self.arena;
+        self.lines.retain(|line| {
+            let name = arena.get(line.name as usize..line.name_end as usize);
+            !names.contains(line.tag, name.unwrap_or_default())
+        });
     }
 
     /// Whether a list-valued field (RFC 9110 §5.6.1) has this token as a member, in any of its lines.

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::relay::Limits;
+use crate::clock::Clock;
 use crate::edge::client::Client;
 use crate::io::Alarm;
 use crate::message::{BodyEvent, RequestHead, ResponseHead};
 use crate::rfc9111::date::{Timestamp, parse_http_date};
 use crate::upstream::retry::{Body, Charge, Decision, Failed, MethodKind, Request, decide};
-use crate::upstream::{ConnectError, Origin, Reuse, Selection, Tried, Upstream};
+use crate::upstream::{AtOnce, ConnectError, OpenExchange, Origin, Reuse, Selection, Tried, Upstream};
 
 /// Bytes of a response that nobody gets which are read, if they are there, so that its connection can be used again.
 const DISCARD: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(super) enum NoConnection {
 }
 
 impl<'a> Attempts<'a> {
-    pub fn new(upstream: &'a Arc<Upstream>, request: &RequestHead, selection: Selection) -> Self {
+    pub fn new(upstream: &'a Arc<Upstream>, request: &RequestHead, selection: Selection, now: Instant) -> Self {
         upstream.earn();
         Self {
             upstream,
@@ -46,7 +47,7 @@ impl<'a> Attempts<'a> {
                 true => MethodKind::Idempotent,
                 false => MethodKind::Other,
             },
-            began: Instant::now(),
+            began: now,
             retries: 0,
             tried: Tried::default(),
             reuse: Reuse::Pooled,
@@ -74,12 +75,25 @@ impl<'a> Attempts<'a> {
         (self.retries > 0).then(|| policy.time_left(self.began.elapsed()))
     }
 
+    /// A connection, if nobody has to be waited for.
+    pub fn connect_at_once(&self) -> AtOnce {
+        self.upstream.connect_at_once(&self.tried, self.reuse, &self.selection)
+    }
+
     /// A connection to a server, to one that has not been tried if there is one, unless the client leaves first.
-    pub async fn connect(&mut self, client: &mut Client) -> Result<Origin, NoConnection> {
+    ///
+    /// `open`: what [`connect_at_once`](Self::connect_at_once) has found.
+    pub async fn connect(
+        &mut self,
+        client: &mut Client,
+        mut open: Option<OpenExchange>,
+    ) -> Result<Origin, NoConnection> {
         let deadline = self.time_left().map(|left| Instant::now() + left);
         loop {
             let connected = {
-                let connecting = self.upstream.connect(&mut self.tried, self.reuse, &self.selection);
+                let connecting = self
+                    .upstream
+                    .connect(&mut self.tried, self.reuse, &self.selection, open.take());
                 let mut connecting = std::pin::pin!(within(deadline, connecting));
                 poll_fn(|cx| match connecting.as_mut().poll(cx) {
                     Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -130,13 +144,13 @@ impl<'a> Attempts<'a> {
         origin: &Origin,
         head: &ResponseHead,
         body: Body,
-        now: Timestamp,
+        clock: &Clock,
     ) -> Option<Duration> {
         let policy = self.upstream.retry_policy()?;
         if !policy.statuses.contains(&head.status) {
             return None;
         }
-        let retry_after = retry_after(head, now);
+        let retry_after = retry_after(head, Timestamp::from(clock.now()));
         self.after_failure(origin, Failed::Answered { retry_after }, body)
     }
 

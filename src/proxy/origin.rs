@@ -16,13 +16,12 @@ use crate::limit::concurrency::Permits;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
-use crate::rfc9111::date::Timestamp;
 use crate::transform::compress::tags::restore_conditions;
 use crate::transform::fields::{ForwardContext, ForwardRefusal, clean_response, forward_request};
 use crate::transform::negotiate::Accepted;
 use crate::upstream::breaker::Refused;
 use crate::upstream::retry::MethodKind;
-use crate::upstream::{Event, Origin, OriginError, Selection, Upstream};
+use crate::upstream::{AtOnce, Event, Origin, OriginError, Selection, Upstream};
 
 /// Between two reads of a request body.
 const REQUEST_IDLE: Duration = Duration::from_secs(30);
@@ -89,21 +88,36 @@ impl Proxy {
         };
         let mut permits = self.enter(decided, client, exchange).await?;
         let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
-        let (sticky, now) = (upstream.sticky(), self.clock.now());
-        let token = sticky.and_then(|sticky| {
+        let sticky = upstream.sticky().map(|sticky| (sticky, self.clock.now()));
+        let token = sticky.and_then(|(sticky, now)| {
             let mut values = exchange.own_cookie(&sticky.config().cookie);
             values.find_map(|value| sticky.read(value, now))
         });
         selection.sticky = token.map(|token| token.server);
-        let mut attempts = Attempts::new(upstream, request, selection);
-        let mut relay = Relay::new(client, limits.clone(), upstream.holds());
+        let mut began = Instant::now();
+        let mut attempts = Attempts::new(upstream, request, selection, began);
+        let mut relay = Relay::new(client, limits.clone(), upstream.holds(), began);
         loop {
-            let mut origin = match attempts.connect(client).await {
+            let connected = match attempts.connect_at_once() {
+                AtOnce::Connected(origin) => Ok(origin),
+                at_once => {
+                    let open = match at_once {
+                        AtOnce::Open(open) => Some(open),
+                        AtOnce::Connected(_) | AtOnce::Nothing => None,
+                    };
+                    // Boxed, because most requests find a connection and should not carry room for making one.
+                    let connected = Box::pin(attempts.connect(client, open)).await;
+                    began = Instant::now();
+                    connected
+                }
+            };
+            let mut origin = match connected {
                 Ok(origin) => origin,
                 Err(NoConnection::ClientGone) => return Err(Failure::ClientGone),
                 Err(NoConnection::Failed(error)) => match attempts.after_connecting(&error, relay.held_body()) {
                     Some(time) => {
                         pause(time, client, alarm).await?;
+                        began = Instant::now();
                         continue;
                     }
                     None => {
@@ -115,11 +129,10 @@ impl Proxy {
                 },
             };
             exchange.server = Some(origin.server().label.clone());
-            let began = Instant::now();
             if forwarded.expects_continue && matches!(origin, Origin::Http2(_)) {
                 client.interim(&go_on());
             }
-            relay.again(client, attempts.limits(&limits));
+            relay.again(client, attempts.limits(&limits), began);
             relay.hold(match (&origin, attempts.method()) {
                 (Origin::Http1(_), MethodKind::Other) => Hold::UntilWritten,
                 _ => Hold::UntilHead,
@@ -142,9 +155,10 @@ impl Proxy {
                 Ok(mut head) => {
                     origin.record(Event::Response {
                         status: head.status,
-                        latency: began.elapsed(),
+                        latency: relay.heard().saturating_duration_since(began),
+                        at: relay.heard(),
                     });
-                    match attempts.after_answer(&origin, &head, relay.held_body(), Timestamp::from(self.clock.now())) {
+                    match attempts.after_answer(&origin, &head, relay.held_body(), &self.clock) {
                         Some(time) => {
                             let outcome = match head.status {
                                 500.. => Outcome::ServerError,
@@ -158,11 +172,13 @@ impl Proxy {
                             passage.answered(head.status);
                             relay.settle();
                             permits.measure();
-                            clean_response(&mut head, &self.http_date());
+                            clean_response(&mut head, || self.http_date());
                             let server = origin.server().id;
                             exchange.set_cookie = sticky
-                                .filter(|sticky| exchange.kind != Kind::Behind && sticky.is_due(token, server, now))
-                                .map(|sticky| sticky.set_cookie(server, now));
+                                .filter(|(sticky, now)| {
+                                    exchange.kind != Kind::Behind && sticky.is_due(token, server, *now)
+                                })
+                                .map(|(sticky, now)| sticky.set_cookie(server, now));
                             return Ok(Sent::Response(Box::new(Response {
                                 origin,
                                 relay,
@@ -173,6 +189,7 @@ impl Proxy {
                     }
                 }
                 Err(RelayError::Origin(OriginError::Closed(_))) if attempts.met_closing(&origin, relay.held_body()) => {
+                    began = Instant::now();
                     continue;
                 }
                 Err(RelayError::Origin(error)) => {
@@ -197,6 +214,7 @@ impl Proxy {
                 }
             };
             pause(time, client, alarm).await?;
+            began = Instant::now();
         }
     }
 

@@ -165,11 +165,21 @@ struct Progress {
     waits: bool,
 }
 
+/// The time of one poll, read once and only if it matters.
+#[derive(Debug, Default)]
+struct Now(Option<Instant>);
+
+impl Now {
+    fn read(&mut self) -> Instant {
+        *self.0.get_or_insert_with(Instant::now)
+    }
+}
+
 impl Progress {
     /// Everything is written.
-    fn flushed(&mut self, written: u64) {
+    fn flushed(&mut self, written: u64, now: &mut Now) {
         if written != self.written {
-            self.at = Instant::now();
+            self.at = now.read();
         }
         *self = Self {
             written,
@@ -181,9 +191,9 @@ impl Progress {
 
     /// The peer does not take everything. The time before something began to wait does not count, and what TLS takes at once is no
     /// progress of the peer.
-    fn stuck(&mut self, written: u64, backlog: usize) {
+    fn stuck(&mut self, written: u64, backlog: usize, now: &mut Now) {
         if !self.waits || (written != self.written && self.backlog > 0) {
-            self.at = Instant::now();
+            self.at = now.read();
         }
         *self = Self {
             written,
@@ -196,8 +206,7 @@ impl Progress {
 
 impl Relay {
     /// The request's head is queued already. Up to `room` bytes of the request body are held.
-    pub fn new(client: &Client, limits: Limits, room: usize) -> Self {
-        let now = Instant::now();
+    pub fn new(client: &Client, limits: Limits, room: usize, now: Instant) -> Self {
         let progress = Progress {
             written: 0,
             backlog: 0,
@@ -236,7 +245,7 @@ impl Relay {
         };
         Self {
             upload: Upload::Done,
-            ..Self::new(&Client::Nobody, limits, 0)
+            ..Self::new(&Client::Nobody, limits, 0, Instant::now())
         }
     }
 
@@ -245,17 +254,22 @@ impl Relay {
         self.hold = hold;
     }
 
+    /// When something of the origin's was read last.
+    pub fn heard(&self) -> Instant {
+        self.origin_read
+    }
+
     /// Whether what was read of the request body can be sent again.
     pub fn held_body(&self) -> Body {
         self.held.body()
     }
 
     /// Begins anew with another origin, whose head is queued already. Only while [`held_body`](Self::held_body) says so.
-    pub fn again(&mut self, client: &Client, limits: Limits) {
+    pub fn again(&mut self, client: &Client, limits: Limits, now: Instant) {
         let mut held = std::mem::take(&mut self.held);
         held.rewind();
         let received = self.received;
-        *self = Self::new(client, limits, 0);
+        *self = Self::new(client, limits, 0, now);
         if !held.is_empty() {
             self.upload = Upload::Streaming;
         }
@@ -330,8 +344,10 @@ impl Relay {
     ) -> Result<(), RelayError> {
         let mut boundary = EventBoundary::default();
         let mut state = Download::Reading;
-        self.client_wrote.at = Instant::now();
+        self.client_wrote.at = self.origin_read;
         poll_fn(|cx| {
+            let mut now = Now::default();
+            let mut heard = false;
             loop {
                 if let Some(origin) = source.origin()
                     && let Poll::Ready(result) = self.poll_upload(cx, client, origin)
@@ -346,7 +362,7 @@ impl Relay {
                     }
                     match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
-                            self.origin_read = Instant::now();
+                            heard = true;
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
@@ -365,7 +381,7 @@ impl Relay {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Ready(Ok(())) => match &mut state {
                         Download::Reading => {
-                            self.client_wrote.flushed(client.written());
+                            self.client_wrote.flushed(client.written(), &mut now);
                             if full {
                                 continue;
                             }
@@ -376,7 +392,10 @@ impl Relay {
                             None => return Poll::Ready(Ok(())),
                         },
                     },
-                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog()),
+                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog(), &mut now),
+                }
+                if heard {
+                    self.origin_read = now.read();
                 }
                 if self.is_client_unread(source.origin().map_or(0, |origin| origin.backlog()))
                     && client.poll_gone(cx).is_ready()
@@ -403,7 +422,7 @@ impl Relay {
                 match (alarm.poll(cx, deadline), due) {
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(_), Due::Heartbeat) => {
-                        self.client_wrote.at = Instant::now();
+                        self.client_wrote.at = now.read();
                         client.send(Bytes::from_static(HEARTBEAT));
                     }
                     (Poll::Ready(_), Due::ClientStalled) => {
@@ -433,6 +452,7 @@ impl Relay {
         self.limits.heartbeat = None;
         let mut ended = false;
         poll_fn(|cx| {
+            let mut now = Now::default();
             loop {
                 if let Poll::Ready(result) = self.poll_upload(cx, client, origin) {
                     result?;
@@ -458,8 +478,8 @@ impl Relay {
                 match client.poll_flush(cx)? {
                     Poll::Ready(()) if ended => return Poll::Ready(Ok(())),
                     Poll::Ready(()) if full => continue,
-                    Poll::Ready(()) => self.client_wrote.flushed(client.written()),
-                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog()),
+                    Poll::Ready(()) => self.client_wrote.flushed(client.written(), &mut now),
+                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog(), &mut now),
                 }
                 let active = self.client_read.max(self.origin_read);
                 let (deadline, due) = earliest([
@@ -511,18 +531,19 @@ impl Relay {
             if matches!(self.upload, Upload::Done | Upload::Stopped) {
                 return Poll::Ready(Ok(()));
             }
+            let mut now = Now::default();
             let flushed = origin.poll_flush(cx);
             if self.hold == Hold::UntilWritten && origin.written() > 0 {
                 self.held.let_go();
             }
             match flushed {
-                Poll::Pending => self.origin_wrote.stuck(origin.written(), origin.backlog()),
-                Poll::Ready(_) => self.origin_wrote.flushed(origin.written()),
+                Poll::Pending => self.origin_wrote.stuck(origin.written(), origin.backlog(), &mut now),
+                Poll::Ready(_) => self.origin_wrote.flushed(origin.written(), &mut now),
             }
             match flushed {
                 Poll::Ready(Ok(())) if self.upload == Upload::Flushing => {
                     self.upload = Upload::Done;
-                    self.origin_wrote.at = Instant::now();
+                    self.origin_wrote.at = now.read();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Ok(())) if waiting => return Poll::Pending,
@@ -531,7 +552,7 @@ impl Relay {
                 // it tells why.
                 Poll::Ready(Err(_)) => {
                     self.upload = Upload::Stopped;
-                    self.origin_wrote.at = Instant::now();
+                    self.origin_wrote.at = now.read();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => return Poll::Pending,

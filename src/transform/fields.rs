@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::forwarding::{self, ClientAddress, Passed, Received, Trust};
-use super::names::{Kind, Nominated, Spelling, kind};
+use super::names::{Kind, Nominated, OF_ONE_CONNECTION, Spelling, kind};
 use super::template::{Values, edit};
 use crate::config::{self, HostPolicy};
 use crate::message::{Fields, Lines, RequestHead, ResponseHead, Scheme, Version};
@@ -52,7 +52,10 @@ pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Resu
         out.push("Cookie", &rewritten.cookie);
     }
     forwarding::push(&mut out, head, context.client, rewritten.forwarding);
-    out.push("Via", [via_version(head.version), context.pseudonym].concat());
+    out.push_written("Via", |out| {
+        out.extend_from_slice(via_version(head.version).as_bytes());
+        out.extend_from_slice(context.pseudonym.as_bytes());
+    });
     out.push("X-Request-Id", context.request_id);
     if rewritten.trace == Trace::New {
         out.push("traceparent", new_trace_parent());
@@ -126,7 +129,7 @@ fn passed_on(head: &RequestHead, context: &ForwardContext<'_>) -> Result<(Fields
         },
     };
     let mut refusal = None;
-    let mut fields = head.fields.clone();
+    let mut fields = head.fields.copy_with_room();
     fields.retain(|name, value| {
         let (kind, spelling) = kind(name);
         match kind {
@@ -245,19 +248,19 @@ pub fn clean_trailers(trailers: &mut Fields) {
 }
 
 /// Takes out of an upstream's response what is not for us to pass on or store, and dates it where it has no `Date`
-/// (RFC 9110 §6.6.1). `now` is an IMF-fixdate.
+/// (RFC 9110 §6.6.1). `now` gives an IMF-fixdate.
 ///
 /// `Connection` and `Upgrade` of a 101 are written by who sends it.
-pub fn clean_response(head: &mut ResponseHead, now: &str) {
+pub fn clean_response<D: AsRef<str>>(head: &mut ResponseHead, now: impl FnOnce() -> D) {
     let fields = &mut head.fields;
-    if fields.contains("connection") {
+    if Nominated::of(fields).is_unusual(fields) {
         let received = fields.clone();
         let nominated = Nominated::of(&received);
         fields.retain(|name, _| !nominated.takes(name, kind(name).0));
     }
-    fields.retain(|name, _| !matches!(kind(name), (Kind::HopByHop | Kind::Te, Spelling::Usual)));
+    fields.remove_all(&OF_ONE_CONNECTION);
     if head.status >= 200 && !fields.contains("date") {
-        fields.push("Date", now);
+        fields.push("Date", now().as_ref());
     }
 }
 

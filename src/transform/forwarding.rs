@@ -1,15 +1,17 @@
 //! Who the client is, and how the upstream is told.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use arrayvec::ArrayString;
 use ipnet::IpNet;
 
 use crate::message::{Fields, RequestHead, Scheme, split_port};
 use crate::route::contains;
 use crate::transform::names::Forwarding;
 
-/// Bytes that our element of `Forwarded` usually takes.
-const ELEMENT_BYTES: usize = 128;
+/// Bytes of an address as text: `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255` is the longest.
+const ADDRESS: usize = 45;
 
 /// Whether the peer's forwarding fields are believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,32 +163,21 @@ fn join(list: &mut Vec<u8>, line: &[u8]) {
 pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress, received: Received) {
     let scheme = head.scheme.as_str();
     let Received {
-        mut forwarded_for,
-        mut forwarded,
+        forwarded_for,
+        forwarded,
         proto,
         host,
         port,
         real_ip,
     } = received;
     let has_chain = !forwarded_for.is_empty() || !forwarded.is_empty();
-    let peer = client.peer.map(|peer| peer.to_string());
-    let mut element = String::with_capacity(ELEMENT_BYTES);
-    match (client.peer, &peer) {
-        (Some(IpAddr::V6(_)), Some(peer)) => element.extend(["for=\"[", peer, "]\""]),
-        (_, Some(peer)) => element.extend(["for=", peer]),
-        // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
-        (_, None) => element.push_str("for=unknown"),
-    }
-    let can_be_quoted = !head.authority.is_empty() && !head.authority.contains(['"', '\\']);
-    if can_be_quoted {
-        element.extend([";host=\"", &head.authority, "\""]);
-    }
-    element.extend([";proto=", scheme]);
-    join(&mut forwarded, element.as_bytes());
-    join(&mut forwarded_for, peer.as_deref().unwrap_or_default().as_bytes());
-
-    if !forwarded_for.is_empty() {
-        out.push("X-Forwarded-For", &forwarded_for);
+    let peer = client.peer.map(text);
+    match &peer {
+        Some(peer) => push_member(out, "X-Forwarded-For", &forwarded_for, |list| {
+            list.extend_from_slice(peer.as_bytes())
+        }),
+        None if forwarded_for.is_empty() => {}
+        None => out.push("X-Forwarded-For", &forwarded_for),
     }
     if proto == Passed::No {
         out.push("X-Forwarded-Proto", scheme);
@@ -207,17 +198,97 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
         out.push("X-Real-IP", &real_ip);
     } else if client.ip == client.peer {
         if let Some(peer) = &peer {
-            out.push("X-Real-IP", peer);
+            out.push("X-Real-IP", peer.as_bytes());
         }
     } else if let Some(ip) = client.ip {
-        out.push("X-Real-IP", ip.to_string());
+        out.push("X-Real-IP", text(ip).as_bytes());
     }
-    out.push("Forwarded", &forwarded);
+    push_member(out, "Forwarded", &forwarded, |list| {
+        push_element(list, head, client.peer, peer.as_deref());
+    });
+}
+
+/// Adds a line with what was received and, behind it, a member of our own.
+fn push_member(out: &mut Fields, name: &str, received: &[u8], own: impl FnOnce(&mut Vec<u8>)) {
+    out.push_written(name, |list| {
+        if !received.is_empty() {
+            list.extend_from_slice(received);
+            list.extend_from_slice(b", ");
+        }
+        own(list);
+    });
+}
+
+/// Our element of `Forwarded` (RFC 7239 §4).
+fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>, text: Option<&str>) {
+    let mut push = |parts: &[&str]| parts.iter().for_each(|part| list.extend_from_slice(part.as_bytes()));
+    match (peer, text) {
+        (Some(IpAddr::V6(_)), Some(text)) => push(&["for=\"[", text, "]\""]),
+        (_, Some(text)) => push(&["for=", text]),
+        // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
+        (_, None) => push(&["for=unknown"]),
+    }
+    let authority = head.authority.as_bytes();
+    let can_be_quoted = !authority.is_empty() && memchr::memchr2(b'"', b'\\', authority).is_none();
+    if can_be_quoted {
+        push(&[";host=\"", &head.authority, "\""]);
+    }
+    push(&[";proto=", head.scheme.as_str()]);
+}
+
+/// An address as its type writes it, without an allocation, and for IPv4 without the machinery of formatting.
+fn text(ip: IpAddr) -> ArrayString<ADDRESS> {
+    let mut text = ArrayString::new();
+    match ip {
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let leading = if octet >= 100 {
+                    0
+                } else if octet >= 10 {
+                    1
+                } else {
+                    2
+                };
+                let digits = digits.iter().skip(leading).map(|digit| char::from(b'0' + digit));
+                // There is room for every address.
+                for byte in (at > 0).then_some('.').into_iter().chain(digits) {
+                    let _ = text.try_push(byte);
+                }
+            }
+        }
+        IpAddr::V6(ip) => {
+            let _ = write!(text, "{ip}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_their_types_do() {
+        let table = [
+            "0.0.0.0",
+            "10.200.9.99",
+            "255.255.255.255",
+            "100.1.20.109",
+            "::",
+            "2001:db8::1",
+            "::ffff:255.255.255.255",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        ];
+        for address in table {
+            let ip: IpAddr = address.parse().unwrap();
+            assert_eq!(text(ip).as_str(), ip.to_string(), "{address}");
+        }
+        for octet in 0..=255u8 {
+            let ip = IpAddr::from([octet, 1, octet, 2]);
+            assert_eq!(text(ip).as_str(), ip.to_string());
+        }
+    }
 
     fn networks(list: &[&str]) -> Vec<IpNet> {
         list.iter().map(|network| network.parse().unwrap()).collect()

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use crate::message::Fields;
+use crate::message::{FieldName, FieldNames, Fields};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -71,6 +71,19 @@ const HOP_BY_HOP: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// [`Kind::HopByHop`] and [`Kind::Te`] as they are usually spelled.
+pub(super) static OF_ONE_CONNECTION: FieldNames = FieldNames::new(&NAMES_OF_ONE_CONNECTION);
+
+const NAMES_OF_ONE_CONNECTION: [FieldName; HOP_BY_HOP.len() + 1] = {
+    let mut names = [FieldName::new("te"); HOP_BY_HOP.len() + 1];
+    let mut at = 0;
+    while at < HOP_BY_HOP.len() {
+        names[at] = FieldName::new(HOP_BY_HOP[at]);
+        at += 1;
+    }
+    names
+};
 
 /// Names that Forebay gives a meaning of their own.
 const OWN: &[(&str, Kind)] = &[
@@ -340,6 +353,15 @@ impl<'a> Nominated<'a> {
         Self {
             lines: fields.get_all("connection").collect(),
         }
+    }
+
+    /// Whether it may name anything beside fields that are never passed on: most senders say `keep-alive` or `close`, and no more.
+    pub fn is_unusual(&self, fields: &Fields) -> bool {
+        let mut members = self.lines.iter().flat_map(|line| line.split(|b| *b == b','));
+        members.any(|member| match member.trim_ascii() {
+            option if option.eq_ignore_ascii_case(b"close") => fields.contains("close"),
+            option => !OF_ONE_CONNECTION.has_bytes(option),
+        })
     }
 
     /// Whether a field of that name and kind must not be passed on.

@@ -16,15 +16,15 @@ impl Upstream {
     /// What came of an attempt at one of the servers: the one place where all of them are told.
     pub fn record(self: &Arc<Self>, server: &Server, event: Event) {
         match event {
-            Event::Response { status, latency } => {
+            Event::Response { status, latency, at } => {
                 self.metrics.duration(latency);
                 if is_gateway_failure(status) {
                     // It says itself that it has not done the work, which can be said quickly.
-                    server.load.failed(Instant::now());
+                    server.load.failed(at);
                     self.failed(server);
                     return;
                 }
-                server.load.answered(latency, Instant::now());
+                server.load.answered(latency, at);
                 if server.health.is_on_probation() {
                     // Others wait for its answer: not until its end, which may be hours away.
                     self.succeeded(server);

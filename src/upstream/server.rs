@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connect::Connector;
@@ -41,8 +42,12 @@ pub struct ServerId(pub u64);
 /// all of it is through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The head of a final response came in, this long after its request was begun.
-    Response { status: u16, latency: Duration },
+    /// The head of a final response came in at this time, this long after its request was begun.
+    Response {
+        status: u16,
+        latency: Duration,
+        at: Instant,
+    },
     /// Nothing more will come, and nobody gets anything of it: the request goes on to another server, or its end is told to
     /// [`Passage`](super::Passage).
     Failed(Outcome),

@@ -192,7 +192,7 @@ fn usual(status: u16, fields: &[(&str, &str)], now: Timestamp) -> ResponseHead {
         framing: Framing::Chunked,
         declared_length: None,
     };
-    clean_response(&mut head, &format_http_date(now));
+    clean_response(&mut head, || format_http_date(now));
     head
 }
 
@@ -232,7 +232,7 @@ fn of_given(
     if length == Length::Assumed {
         text.more("(no Content-Length: the body is taken for one whose end is known)");
     }
-    clean_response(&mut head, &format_http_date(now));
+    clean_response(&mut head, || format_http_date(now));
     let Predicted { status, kept } = predict(decided, way, &head, now);
     match &kept {
         Kept::Yes(accepted) => stored(&accepted.meta, text),
