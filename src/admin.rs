@@ -136,10 +136,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, shutdown: impl Futu
     loop {
         tokio::select! {
             () = &mut served => return,
-            _ = tick.tick() => {
-                admin.history.note(&admin.proxy.metrics);
-                admin.proxy.cache.hottest.tick();
-            }
+            _ = tick.tick() => admin.history.note(&admin.proxy.metrics),
         }
     }
 }

@@ -27,6 +27,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
+use crate::admin::warm::access_log::Site;
 use crate::cache::tags::TagFields;
 use crate::key::{Glob, QueryOrder};
 use crate::rfc9111::storability::{ClientDirectives, SetCookie};
@@ -480,6 +482,8 @@ pub struct Warm {
     /// `None`: not again.
     pub every: Option<Duration>,
     pub sources: Vec<WarmSource>,
+    /// Whether what is purged is asked for again, unless the purge says otherwise.
+    pub after_purge: bool,
     /// Requests at once, at least 1.
     pub concurrency: u32,
     /// Requests a second.
@@ -490,8 +494,28 @@ pub struct Warm {
 pub enum WarmSource {
     /// A file with a URL in each line.
     Urls(PathBuf),
+    /// The URL of a sitemap, which a route has to take.
+    Sitemap(String),
+    /// The URLs that an access log has most often.
+    AccessLog {
+        file: PathBuf,
+        site: Option<Site>,
+        /// So many of them.
+        most: u32,
+    },
     /// So many of the keys that are asked for most.
     Hottest(u32),
+}
+
+impl fmt::Display for WarmSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Urls(file) => write!(f, "urls {}", file.display()),
+            Self::Sitemap(url) => write!(f, "sitemap {url}"),
+            Self::AccessLog { file, .. } => write!(f, "access_log {}", file.display()),
+            Self::Hottest(count) => write!(f, "hottest {count}"),
+        }
+    }
 }
 
 /// L1.

@@ -114,6 +114,33 @@ impl CacheKey {
         self.bytes.get(..self.uri_length as usize).unwrap_or(&self.bytes)
     }
 
+    /// The fields that a request for this URI needs beside it to have this key under these options. `None`: the key was made under others.
+    pub fn asked_with(&self, options: &KeyOptions) -> Option<Vec<(String, String)>> {
+        let mut rest = self.bytes.get(self.uri_length as usize..)?;
+        let mut fields = Vec::new();
+        for name in &options.headers {
+            if take_part(&mut rest)? != name {
+                return None;
+            }
+            if take_present(&mut rest)? {
+                fields.push((name.clone(), take_part(&mut rest)?.to_owned()));
+            }
+        }
+        let mut cookies = Vec::new();
+        for name in &options.cookies {
+            if take_part(&mut rest)? != name {
+                return None;
+            }
+            while take_present(&mut rest)? {
+                cookies.push(format!("{name}={}", take_part(&mut rest)?));
+            }
+        }
+        if !cookies.is_empty() {
+            fields.push(("cookie".to_owned(), cookies.join("; ")));
+        }
+        rest.is_empty().then_some(fields)
+    }
+
     /// See the type. Different in each process.
     pub fn hash128(&self) -> u128 {
         self.hash
@@ -134,7 +161,7 @@ impl Hash for CacheKey {
     }
 }
 
-/// A URI as a key has it.
+/// A URI as a key has it. It can be asked for again as it is displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyUri<'a> {
     pub scheme: &'a str,
@@ -173,12 +200,29 @@ impl<'a> KeyUri<'a> {
     }
 }
 
+impl std::fmt::Display for KeyUri<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.path)?;
+        match self.query {
+            Some(query) => write!(f, "?{query}"),
+            None => Ok(()),
+        }
+    }
+}
+
 fn take_part<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_PREFIX>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let (part, rest) = rest.split_at_checked(length)?;
     *bytes = rest;
     std::str::from_utf8(part).ok()
+}
+
+/// Whether a value follows.
+fn take_present(bytes: &mut &[u8]) -> Option<bool> {
+    let (marker, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*marker != 0)
 }
 
 /// Bytes in front of each part.

@@ -372,6 +372,8 @@ words! {
         Epoch = "epoch",
         /// A limit that instances share.
         Limit = "limit",
+        /// What is asked for most, counted over all instances.
+        Hot = "hot",
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod pass;
 pub mod purging;
 pub mod recode;
 pub mod relay;
+pub mod rewarm;
 mod stored;
 pub mod warm;
 pub mod work;
@@ -36,6 +37,7 @@ use self::at_once::{Open, Reached};
 use self::compression::Compressor;
 use self::origin::Response;
 use self::recode::Recoder;
+use self::rewarm::ToWarm;
 use self::work::Work;
 use crate::cache::coherence::Coherence;
 use crate::cache::{Cache, FillReader, L2};
@@ -71,6 +73,8 @@ pub struct Proxy {
     pub cache: Cache,
     pub work: Arc<Work>,
     compressor: Compressor,
+    /// What PURGE requests have purged, to be asked for again; see [`Proxy::purged_to_warm`].
+    to_warm: ToWarm,
     /// Our name in `Via`. Random, so that two Forebays in a row do not take each other for a loop.
     pseudonym: String,
 }
@@ -166,6 +170,7 @@ impl Proxy {
             clock,
             work: Arc::default(),
             compressor: Compressor::default(),
+            to_warm: ToWarm::default(),
             pseudonym: format!("forebay-{:08x}", fastrand::u32(..)),
         }
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::bind::{BindError, Bound};
 use crate::admin::Admin;
 use crate::admin::tasks::Tasks;
-use crate::admin::warm::keep_warm;
+use crate::admin::warm::sources::keep_warm;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Verify};
 use crate::edge::FrontDoor;
@@ -249,6 +249,7 @@ impl Server {
         {
             tracing::warn!("responses are not written to Redis any more");
         }
+        let _ = tokio::time::timeout(FLUSH_L2, self.proxy.tell_hottest()).await;
         let _ = self.status_shutdown.send(true);
         self.services.shutdown().await;
         self.tasks.shutdown().await;

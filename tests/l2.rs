@@ -2,5 +2,6 @@
 
 mod coherence;
 mod faults;
+mod hottest;
 mod leases;
 mod tier;

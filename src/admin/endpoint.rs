@@ -167,7 +167,7 @@ impl Admin {
             Endpoint::Stored => Answer::ok(&stored::stored(self, &pairs(query)?)?),
             Endpoint::Top => Answer::ok(&stored::top(self, &pairs(query)?)?),
             Endpoint::Purge => purge::purge(self, parsed(body)?).await?,
-            Endpoint::Warm => warm::warm(self, parsed(body)?)?,
+            Endpoint::Warm => warm::warm(self, parsed(body)?).await?,
             Endpoint::Upstreams => Answer::ok(&upstreams::upstreams(&self.proxy.generation())),
             Endpoint::Drain => {
                 let generation = self.proxy.generation();

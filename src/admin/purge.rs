@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::Admin;
 use super::answer::{Answer, Refusal};
-use super::stored;
-use super::tasks::{TaskKind, TaskReport};
+use super::tasks::{TaskKind, TaskReport, Tasks};
+use super::{stored, warm};
 use crate::cache::purge::{How, Pattern, What};
 use crate::config::units;
 use crate::proxy::Proxy;
@@ -50,6 +50,9 @@ pub struct PurgeRequest {
     pub soft: bool,
     /// Only count.
     pub dry_run: bool,
+    /// Ask for it again when it is purged, up to 10,000 URLs, those first that are asked for most. Default: as `cache.warm.after_purge`
+    /// says.
+    pub rewarm: Option<bool>,
     /// Not now but after this time, like `5s`: the answer is a task.
     pub after: Option<String>,
 }
@@ -77,36 +80,43 @@ pub async fn purge(admin: &Admin, request: PurgeRequest) -> Result<Answer, Refus
     };
     let what = wanted(&request, admin)?;
     let Some(delay) = delay else {
-        let report = carried_out(&admin.proxy, &request, &what).await;
+        let report = carried_out(&admin.proxy, &admin.tasks, &request, what).await;
         return Ok(match report.waiting {
             0 => Answer::ok(&report),
             _ => Answer::json(StatusCode::ACCEPTED, &Pending::Report(report)),
         });
     };
     let about = about(&request);
-    let proxy = Arc::clone(&admin.proxy);
+    let (proxy, tasks) = (Arc::clone(&admin.proxy), Arc::clone(&admin.tasks));
     let report = admin.tasks.start(TaskKind::Purge, about, |work| async move {
         work.progress(json!({ "waits_seconds": delay.as_secs_f64() }));
         tokio::time::sleep(delay).await;
-        Ok(json!(carried_out(&proxy, &request, &what).await))
+        Ok(json!(carried_out(&proxy, &tasks, &request, what).await))
     })?;
     Ok(Answer::json(StatusCode::ACCEPTED, &Pending::Task(report)))
 }
 
-async fn carried_out(proxy: &Arc<Proxy>, request: &PurgeRequest, what: &[What]) -> PurgeReport {
+async fn carried_out(proxy: &Arc<Proxy>, tasks: &Arc<Tasks>, request: &PurgeRequest, all: Vec<What>) -> PurgeReport {
     if !request.dry_run {
         let how = match request.soft {
             true => How::Soft,
             false => How::Hard,
         };
-        return proxy.purge_all(what.to_vec(), how).await;
+        // What it is about is only known before.
+        let again = match request.rewarm.unwrap_or_else(|| proxy.warms_after_purges()) {
+            true => proxy.again(&all).await,
+            false => Vec::new(),
+        };
+        let mut report = proxy.purge_all(all, how).await;
+        report.rewarm = warm::rewarm(proxy, tasks, again).map(|task| task.id);
+        return report;
     }
     let mut report = PurgeReport {
         soft: request.soft,
         dry_run: true,
         ..PurgeReport::default()
     };
-    for what in what {
+    for what in &all {
         report.responses += proxy.count_purged(what).await;
         if let What::Labels(labels) = what {
             report.tags += labels.len() as u64;

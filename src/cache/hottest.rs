@@ -3,6 +3,8 @@
 //! As long as there are few requests every one is counted. When more come than the sketch has time for, only one in so many is, and
 //! counts for all of them: a hit then pays for a counter of its thread's own.
 
+pub mod shared;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -53,6 +55,14 @@ struct Counted {
     count: u64,
     /// So much of `count` may have been another key's.
     error: u64,
+    /// So much of what is certain has been told to the other instances.
+    told: u64,
+}
+
+impl Counted {
+    fn certain(&self) -> u64 {
+        self.count - self.error
+    }
 }
 
 /// A key that is asked for often.
@@ -125,8 +135,10 @@ impl Hottest {
         if sketch.ticks >= TICKS_TO_HALVE {
             sketch.ticks = 0;
             sketch.keys.retain(|_, counted| {
+                let untold = counted.certain().saturating_sub(counted.told);
                 counted.count /= 2;
                 counted.error /= 2;
+                counted.told = counted.certain().saturating_sub(untold);
                 counted.count > 0
             });
         }
@@ -134,25 +146,49 @@ impl Hottest {
 
     /// The hottest, most often asked for first.
     pub fn top(&self, count: usize) -> Vec<Hot> {
-        let mut all: Vec<Hot> = {
+        let all: Vec<Hot> = {
             let sketch = self.sketch.lock();
             let certain = sketch.keys.values().map(|counted| Hot {
                 url: counted.url.to_string(),
-                requests: counted.count - counted.error,
+                requests: counted.certain(),
             });
             certain.filter(|hot| hot.requests > 0).collect()
         };
-        all.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.url.cmp(&b.url)));
-        all.truncate(count);
-        all
+        ranked(all, count)
+    }
+
+    /// What was asked for most since this was called last.
+    pub fn news(&self, count: usize) -> Vec<Hot> {
+        let mut sketch = self.sketch.lock();
+        let new: Vec<Hot> = sketch
+            .keys
+            .values_mut()
+            .filter_map(|counted| {
+                let requests = counted.certain().checked_sub(counted.told).filter(|new| *new > 0)?;
+                let url = counted.url.to_string();
+                Some(Hot { url, requests })
+            })
+            .collect();
+        for counted in sketch.keys.values_mut() {
+            counted.told = counted.certain();
+        }
+        drop(sketch);
+        ranked(new, count)
     }
 
     /// How often this key was asked for, as far as it is counted.
     pub fn requests(&self, key: &CacheKey) -> u64 {
         let sketch = self.sketch.lock();
         let counted = sketch.keys.get(&key.hash128());
-        counted.map_or(0, |counted| counted.count - counted.error)
+        counted.map_or(0, Counted::certain)
     }
+}
+
+/// The most often asked for first.
+fn ranked(mut all: Vec<Hot>, count: usize) -> Vec<Hot> {
+    all.sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.url.cmp(&b.url)));
+    all.truncate(count);
+    all
 }
 
 impl Sketch {
@@ -178,6 +214,7 @@ impl Sketch {
             url: url.into(),
             count: error + weight,
             error,
+            told: 0,
         };
         self.keys.insert(hash, counted);
     }
@@ -210,6 +247,29 @@ mod tests {
         let mut sketch = Sketch::default();
         sketch.count(1, 1, || "x".repeat(LONGEST_URL + 1));
         assert!(sketch.keys.is_empty());
+    }
+
+    #[test]
+    fn news_are_told_once() {
+        let hottest = Hottest::default();
+        let count = |key: u128, times| hottest.sketch.lock().count(key, times, || key.to_string());
+        let news = |count| {
+            let news = hottest.news(count).into_iter();
+            news.map(|hot| (hot.url, hot.requests)).collect::<Vec<_>>()
+        };
+        count(1, 3);
+        count(2, 5);
+        assert_eq!(news(9), [("2".to_owned(), 5), ("1".to_owned(), 3)]);
+        assert_eq!(news(9), []);
+        count(1, 2);
+        count(3, 1);
+        assert_eq!(news(1), [("1".to_owned(), 2)]);
+        // What was passed over is not made up for, and what has faded is not told again.
+        assert_eq!(news(9), []);
+        (0..TICKS_TO_HALVE).for_each(|_| hottest.tick());
+        assert_eq!(news(9), []);
+        count(1, 1);
+        assert_eq!(news(9), [("1".to_owned(), 1)]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use self::nodes::{NodeId, Place};
 use self::order::{Lfu, Lru, S3Fifo};
 pub use self::packed::PackedFields;
 pub(crate) use self::packed::PackedLine;
-pub use self::revision::{Fate, Position};
+pub use self::revision::{Covered, Fate, Position};
 use self::shard::{KeyHash, Removed, Shards, Slot};
 pub use self::state::RouteShare;
 use self::state::{Rules, State};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::epochs::{Scope, Since, Subject, UriHash};
-use super::memory::{Fate, Memory, Position};
+use super::memory::{Covered, Fate, Memory, Position};
 use super::{Cache, Stored};
 use crate::key::{CacheKey, Glob, KeyUri, QueryOptions, normalise_authority, normalise_target};
 use crate::message::Scheme;
@@ -326,6 +326,48 @@ impl Memory {
             }
         }
         count
+    }
+
+    /// The keys that a purge is about, at most so many.
+    pub async fn covered(&self, what: &What, forms: &[QueryOptions], most: usize) -> Vec<Covered> {
+        let mut found = Vec::new();
+        if let What::Uris(uris) = what {
+            for key in uris.iter().flat_map(|uri| keys(uri, forms)) {
+                self.collect_uri(&key, &mut found);
+                tokio::task::coop::consume_budget().await;
+                if found.len() >= most {
+                    break;
+                }
+            }
+            found.truncate(most);
+            return found;
+        }
+        let routes = self.route_names();
+        let pattern = match what {
+            What::Pattern(pattern) => pattern.clone().normalised(),
+            What::Uris(_) | What::Labels(_) => Pattern::Everything,
+        };
+        let wanted = |uri: &[u8], route: u16, stored: &Stored| match what {
+            What::Labels(labels) => {
+                let own = stored.meta.labels().map_or(&[][..], |own| own.as_slice());
+                let is_left = self.epochs().labels_since(seen(stored), own) != Since::Purged;
+                is_left && own.iter().any(|label| labels.contains(label))
+            }
+            What::Uris(_) | What::Pattern(_) => {
+                let route = routes.get(usize::from(route)).map_or("", |name| &**name);
+                pattern.covers(uri, route)
+            }
+        };
+        let mut from = Some(Position::default());
+        while let Some(position) = from {
+            from = self.collect(position, wanted, &mut found);
+            if found.len() >= most {
+                found.truncate(most);
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        found
     }
 
     /// Frees the memory of responses whose labels have been purged, and has all others compared. Others have their turn in between.

@@ -123,3 +123,5 @@ pub const WARM_CONCURRENCY: u32 = 8;
 pub const WARM_MAX_CONCURRENCY: u32 = 256;
 /// Requests a second.
 pub const WARM_RATE: f64 = 50.0;
+/// URLs of an access log.
+pub const WARM_MOST_LOGGED: u32 = 1000;

@@ -12,7 +12,6 @@ struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
 const LATER: &[Later] = &[
-    Later("cache.warm.sources.*.sitemap", &[]),
     Later("routes.*.rate_limit.tokens", &[]),
     Later("routes.*.rate_limit.*.tokens", &[]),
     Later("rate_limits.default.tokens", &[]),

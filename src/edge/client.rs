@@ -19,6 +19,8 @@ pub enum Client {
     Http2(Box<Http2Client>),
     /// Nobody: a fetch of Forebay's own. It has no body, never leaves, and takes everything.
     Nobody,
+    /// The same, and its response is kept.
+    Kept(Box<Kept>),
 }
 
 /// Why nothing more can be read from or written to a client.
@@ -32,11 +34,81 @@ pub enum ClientError {
     Body(#[from] BodyError),
 }
 
+/// The response to a fetch of Forebay's own.
+#[derive(Debug)]
+pub struct Kept {
+    /// Bytes of the largest body that is kept.
+    limit: usize,
+    body: Vec<u8>,
+    responded: bool,
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has not come.
+    Open,
+    Whole,
+    Broken,
+    TooLarge,
+}
+
+impl Kept {
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            body: Vec::new(),
+            responded: false,
+            end: End::Open,
+        }
+    }
+
+    /// The body. `None`: it did not come to its end, or was too large.
+    pub fn whole(self) -> Option<Vec<u8>> {
+        match self.end {
+            End::Whole => Some(self.body),
+            End::Open | End::Broken | End::TooLarge => None,
+        }
+    }
+
+    fn send(&mut self, data: &[u8]) {
+        if self.body.len().saturating_add(data.len()) > self.limit {
+            self.end = End::TooLarge;
+            self.body = Vec::new();
+        }
+        if self.end == End::Open {
+            self.body.extend_from_slice(data);
+        }
+    }
+
+    fn ends(&mut self, end: End) {
+        if self.end == End::Open {
+            self.end = end;
+        }
+    }
+
+    fn flush(&self) -> Result<(), ClientError> {
+        match self.end {
+            End::TooLarge => Err(ClientError::Gone(std::io::Error::other("more than is kept"))),
+            End::Open | End::Whole | End::Broken => Ok(()),
+        }
+    }
+}
+
+/// Does the same with either version of HTTP; where a fetch of Forebay's own keeps nothing, the same for both kinds of those.
 macro_rules! either {
-    ($self:expr, $client:ident => $body:expr, $nobody:expr) => {
+    ($self:expr, $client:ident => $body:expr, $own:expr) => {
         match $self {
             Client::Http1($client) => $body,
             Client::Http2($client) => $body,
+            Client::Kept(_) | Client::Nobody => $own,
+        }
+    };
+    ($self:expr, $client:ident => $body:expr, $kept:ident => $keep:expr, $nobody:expr) => {
+        match $self {
+            Client::Http1($client) => $body,
+            Client::Http2($client) => $body,
+            Client::Kept($kept) => $keep,
             Client::Nobody => $nobody,
         }
     };
@@ -65,28 +137,28 @@ impl Client {
 
     /// Queues the head of the final response; its framing decides how the body is coded.
     pub fn respond(&mut self, head: ResponseHead<impl Lines>) {
-        either!(self, client => client.respond(head), ());
+        either!(self, client => client.respond(head), kept => kept.responded = true, ());
     }
 
     /// Queues a piece of the response body.
     pub fn send(&mut self, data: Bytes) {
-        either!(self, client => client.send(data), ());
+        either!(self, client => client.send(data), kept => kept.send(&data), ());
     }
 
     /// Ends the response body.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
-        either!(self, client => client.finish(trailers), ());
+        either!(self, client => client.finish(trailers), kept => kept.ends(End::Whole), ());
     }
 
     /// Breaks the response off in a way that the client can tell from its end: the connection is closed without a
     /// terminator, the stream is reset.
     pub fn abort(&mut self) {
-        either!(self, client => client.abort(), ());
+        either!(self, client => client.abort(), kept => kept.ends(End::Broken), ());
     }
 
     /// Writes what is queued.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        either!(self, client => client.poll_flush(cx), Poll::Ready(Ok(())))
+        either!(self, client => client.poll_flush(cx), kept => Poll::Ready(kept.flush()), Poll::Ready(Ok(())))
     }
 
     /// Bytes that are queued.
@@ -101,6 +173,6 @@ impl Client {
 
     /// Whether the final response's head has been queued.
     pub fn has_responded(&self) -> bool {
-        either!(self, client => client.has_responded(), false)
+        either!(self, client => client.has_responded(), kept => kept.responded, false)
     }
 }

@@ -266,3 +266,38 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn a_key_tells_what_it_was_asked_with() {
+    let options = KeyOptions {
+        query: QueryOptions {
+            ignore: globs(&["utm"]),
+            ..QueryOptions::default()
+        },
+        headers: vec!["x-a".into(), "x-b".into()],
+        cookies: vec!["theme".into(), "lang".into()],
+    };
+    let cases: [Lines; 4] = [
+        &[],
+        &[("X-A", "one, two")],
+        &[("X-B", ""), ("Cookie", "lang=de; other=1; theme=dark; theme=light")],
+        &[("X-A", "x-b"), ("X-B", "theme")],
+    ];
+    for fields in cases {
+        let found = CacheKey::new(&request("GET", "/a?x=1&utm=2", fields), &options);
+        let again = found.asked_with(&options).unwrap();
+        let again: Vec<(&str, &str)> = again.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let uri = KeyUri::parse(found.uri()).unwrap();
+        let same = CacheKey::new(
+            &request("GET", &format!("{}?{}", uri.path, uri.query.unwrap()), &again),
+            &options,
+        );
+        assert_eq!(found, same, "{fields:?} {again:?}");
+        let other = KeyOptions {
+            headers: vec!["x-a".into()],
+            ..options.clone()
+        };
+        assert_eq!(found.asked_with(&other), None);
+        assert_eq!(found.asked_with(&KeyOptions::default()), None);
+    }
+}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::rewarm::{Again, Stored};
 use super::{Decided, Proxy};
 use crate::cache::coherence::Recorded;
 use crate::cache::purge::{How, Purge, Purged, What, keys};
@@ -30,7 +31,7 @@ pub struct Outcome {
 }
 
 /// What was purged, or with `dry_run` would be.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct PurgeReport {
     /// Responses in memory that went, or were made stale, at once.
     pub responses: u64,
@@ -42,6 +43,8 @@ pub struct PurgeReport {
     /// Purges that only this instance has carried out, because Redis is away: so many wait to be told to the others, in order. The
     /// status is 202 then.
     pub waiting: u64,
+    /// The task that asks for what was purged again. `null`: it is not asked for here.
+    pub rewarm: Option<String>,
 }
 
 impl PurgeReport {
@@ -100,7 +103,16 @@ impl Proxy {
         exchange: &Exchange,
     ) -> Result<(ResponseHead, Bytes), ProxyError> {
         let Purge { what, how } = asked_for(decided, &exchange.client)?;
-        let report = self.purge_all(vec![what], how).await;
+        let all = vec![what];
+        let again = match self.warms_after_purges() {
+            true => self.again(&all).await,
+            false => Vec::new(),
+        };
+        let report = self.purge_all(all, how).await;
+        // Of the two schemes, what was stored, and else that of the request itself.
+        let own = format!("{}://", decided.request.scheme.as_str());
+        let wanted = |again: &Again| again.stored == Stored::Here || again.url.starts_with(&own);
+        self.warm_again(again.into_iter().filter(wanted).collect());
         let body = serde_json::to_string(&report).map_err(|_| ProxyError::Internal)?;
         let request_id = exchange.request_id.as_str();
         Ok(done(report.status(), body, request_id, &self.http_date()))

@@ -159,3 +159,113 @@ async fn lists_are_bounded_and_bad_ones_do_nothing() {
     assert_eq!(purge(&proxy, json!({ "urls": urls })).await["responses"], 1);
     assert!(!hits(&proxy, "/a").await);
 }
+
+/// `/lang` varies by language, and `/hot` is asked for most.
+async fn varying() -> Origin {
+    Origin::builder()
+        .answering(|request| {
+            let language = request.field("accept-language").unwrap_or("none").to_owned();
+            let theme = request.field("cookie").unwrap_or_default().to_owned();
+            let reply = Reply::fresh(600, format!("{} {language} {theme}", request.target));
+            reply
+                .field("ETag", "\"1\"")
+                .field("Cache-Tag", "all")
+                .field("Vary", "Accept-Language")
+        })
+        .start()
+        .await
+}
+
+/// The end of the task that asks for what was purged again.
+async fn rewarmed(proxy: &Inside, report: &Value) -> Value {
+    let id = report["rewarm"].as_str().unwrap_or_else(|| panic!("no task: {report}"));
+    let at = format!("/tasks/{id}");
+    within("the task", async {
+        while look(proxy, &at).await["ended"].is_null() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    look(proxy, &at).await["progress"].clone()
+}
+
+#[tokio::test]
+async fn what_was_purged_is_asked_for_again_with_what_told_its_variants_apart() {
+    let origin = varying().await;
+    let sections = format!(
+        "{ADMIN}defaults: {{ cache: {{ key: {{ query: {{ ignore: [utm] }}, headers: [X-Kind], cookies: [theme] }} }} }}\n\
+         cache: {{ warm: {{ after_purge: true, rate: 10000/s, concurrency: 1 }} }}\n"
+    );
+    let proxy = Inside::before(&origin, &sections).await;
+    let requests: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("Accept-Language", "de")],
+        &[("X-Kind", "a b"), ("Cookie", "theme=dark; session=1")],
+        &[("X-Kind", "c"), ("Accept-Language", "fr")],
+    ];
+    for fields in requests {
+        proxy.request("GET", "/a?x=1&utm=2", fields, b"").await;
+    }
+    for _ in 0..50 {
+        proxy.get("/hot").await;
+    }
+    let before = origin.request_count();
+    assert_eq!(before, 5);
+    for (body, count) in [
+        (json!({ "urls": ["http://test/a?x=1"] }), 4),
+        (json!({ "tags": ["all"] }), 5),
+        (json!({ "prefixes": ["/"] }), 5),
+        (json!({ "everything": true, "soft": true }), 5),
+    ] {
+        let before = origin.request_count();
+        let progress = rewarmed(&proxy, &purge(&proxy, body.clone()).await).await;
+        assert_eq!(
+            (progress["total"].as_u64(), progress["stored"].as_u64()),
+            (Some(count), Some(count)),
+            "{body}: {progress}"
+        );
+        assert_eq!(origin.request_count() - before, count as usize);
+        if count == 5 {
+            assert_eq!(
+                origin.request(before).await.target,
+                "/hot",
+                "what is hottest goes first"
+            );
+        }
+        for fields in requests {
+            let found = proxy.request("GET", "/a?x=1", fields, b"").await;
+            assert!(found.cache_status().starts_with("hit"), "{body} {fields:?}");
+        }
+    }
+    // A purge can say otherwise, and counting asks nobody.
+    let silent = purge(&proxy, json!({ "everything": true, "rewarm": false })).await;
+    assert_eq!(silent["rewarm"], Value::Null);
+    let counted = purge(&proxy, json!({ "everything": true, "dry_run": true, "rewarm": true })).await;
+    assert_eq!(counted["rewarm"], Value::Null);
+    // What was not stored here may have been elsewhere: it was named.
+    let report = purge(&proxy, json!({ "urls": ["http://test/new"] })).await;
+    assert_eq!(rewarmed(&proxy, &report).await["stored"], 1);
+    assert!(hits(&proxy, "/new").await);
+}
+
+#[tokio::test]
+async fn purges_of_clients_are_followed_by_it_too_and_others_only_when_asked() {
+    let origin = varying().await;
+    let purging = "defaults: { purge: { allow: [127.0.0.1] } }\n";
+    let warm = "cache: { warm: { after_purge: true } }\n";
+    let (proxy, other) = (
+        Inside::before(&origin, &format!("{ADMIN}{purging}{warm}")).await,
+        Inside::before(&origin, &format!("{ADMIN}{purging}")).await,
+    );
+    for proxy in [&proxy, &other] {
+        proxy.get("/a").await;
+        assert_eq!(proxy.request("PURGE", "/a", &[], b"").await.status, 200);
+    }
+    proxy.stored(1).await;
+    assert!(hits(&proxy, "/a").await);
+    assert!(!hits(&other, "/a").await);
+    assert_eq!(look(&other, "/tasks").await["tasks"], json!([]));
+    let report = purge(&other, json!({ "tags": ["all"], "rewarm": true })).await;
+    rewarmed(&other, &report).await;
+    assert!(hits(&other, "/a").await);
+}

@@ -216,3 +216,156 @@ async fn a_configured_list_is_asked_for_on_start_and_again() {
     let tasks = look(&proxy, "/tasks").await;
     assert!(tasks["tasks"].as_array().unwrap().len() >= 2, "{tasks}");
 }
+
+#[tokio::test]
+async fn a_sitemap_is_fetched_like_any_other_url_and_leads_nowhere_else() {
+    use std::io::Write as _;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let urls = ["/b", "/c"].map(|path| format!("<url><loc>http://site.test{path}</loc></url>"));
+    packed
+        .write_all(format!("<urlset>{}</urlset>", urls.concat()).as_bytes())
+        .unwrap();
+    let packed = packed.finish().unwrap();
+    let elsewhere = Origin::start().await;
+    let far = elsewhere.server();
+    let index = format!(
+        "<sitemapindex>{}</sitemapindex>",
+        [
+            "http://site.test/private/one.xml.gz".to_owned(),
+            "http://site.test/missing.xml".to_owned(),
+            format!("http://{far}/foreign.xml"),
+        ]
+        .map(|place| format!("<sitemap><loc>{place}</loc></sitemap>"))
+        .concat()
+    );
+    let origin = Origin::builder()
+        .on("/sitemap.xml", Reply::ok(index).field("Cache-Control", "no-store"))
+        .on("/private/one.xml.gz", Reply::ok(packed))
+        .on("/missing.xml", Reply::status(404))
+        .otherwise(Reply::fresh(60, "x"))
+        .start()
+        .await;
+    // The one host that routes know; sitemaps come on routes that do not cache, too.
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nupstreams: {{ app: {{ servers: [\"{}\"] }}, idle: {{ servers: [\"{far}\"] }} }}\n\
+         routes:\n  - {{ name: private, match: {{ host: site.test, path_prefix: /private }}, upstream: app, cache: off }}\n  \
+         - {{ name: site, match: {{ host: site.test }}, upstream: app }}\n{ADMIN}\
+         cache: {{ warm: {{ sources: [{{ sitemap: \"http://site.test/sitemap.xml\" }}, {{ hottest: 3 }}] }} }}\n",
+        origin.server()
+    );
+    let proxy = Inside::start(&yaml, forebay::clock::Clock::new()).await;
+    let task = over(&proxy, &format!("/tasks/{}", first_task(&proxy).await)).await;
+    assert_eq!(
+        (
+            task["state"].as_str(),
+            task["about"].as_str(),
+            task["progress"]["stored"].as_u64()
+        ),
+        (Some("done"), Some("as configured"), Some(2)),
+        "{task}"
+    );
+    let targets: Vec<_> = origin.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(
+        targets,
+        ["/sitemap.xml", "/private/one.xml.gz", "/missing.xml", "/b", "/c"]
+    );
+    assert_eq!(elsewhere.request_count(), 0, "no foreign host");
+}
+
+/// Id of the task that began first; waits until there is one.
+async fn first_task(proxy: &Inside) -> String {
+    within("a task", async {
+        loop {
+            let tasks = look(proxy, "/tasks").await;
+            if let Some(task) = tasks["tasks"].as_array().unwrap().last() {
+                return task["id"].as_str().unwrap().to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_sitemap_that_is_none_fails_its_task() {
+    let origin = Origin::builder()
+        .on("/broken.xml", Reply::ok("<urlset></wrong>"))
+        .on("/page", Reply::ok("<html><p>no</p></html>"))
+        .on("/nothing.xml", Reply::status(404))
+        .start()
+        .await;
+    for (url, expected) in [
+        ("http://test/broken.xml", "is no XML"),
+        ("http://test/page", "is neither a sitemap nor an index"),
+        ("http://test/nothing.xml", "the answer has status 404"),
+    ] {
+        let warm = format!("cache: {{ warm: {{ sources: [{{ sitemap: \"{url}\" }}] }} }}\n");
+        let proxy = Inside::before(&origin, &format!("{ADMIN}{warm}")).await;
+        let task = over(&proxy, &format!("/tasks/{}", first_task(&proxy).await)).await;
+        assert_eq!(task["state"], "failed");
+        assert!(task["error"].as_str().unwrap().contains(expected), "{task}");
+    }
+}
+
+#[tokio::test]
+async fn an_access_log_says_what_is_asked_for_most() {
+    let origin = Origin::builder().otherwise(Reply::fresh(60, "x")).start().await;
+    // One Forebay writes the log, in both formats, and others warm up from it.
+    let before = Inside::before(&origin, "").await;
+    for path in [
+        "/hot?x=1",
+        "/warm",
+        "/hot?x=1",
+        "/cold?token=secret",
+        "/hot?x=1",
+        "/warm",
+    ] {
+        before.get(path).await;
+    }
+    before.request("POST", "/post", &[], b"x").await;
+    before.log_entries(7).await;
+    let log = before.log_path();
+    let count = origin.request_count();
+    let combined = log.with_file_name("combined.log");
+    let line = "127.0.0.1 - - [31/Jan/2026:23:59:59 +0000] \"GET /nginx HTTP/1.1\" 200 1 \"-\" \"-\"\n";
+    std::fs::write(&combined, line).unwrap();
+    let warm = format!(
+        "cache: {{ warm: {{ concurrency: 1, sources: [{{ access_log: {}, most: 2 }}, {{ access_log: {}, site: \"http://test\" }}] }} }}\n",
+        log.display(),
+        combined.display()
+    );
+    let proxy = Inside::before(&origin, &format!("{ADMIN}{warm}")).await;
+    proxy.stored(3).await;
+    let targets: Vec<_> = origin
+        .requests()
+        .into_iter()
+        .skip(count)
+        .map(|request| request.target)
+        .collect();
+    assert_eq!(targets, ["/hot?x=1", "/warm", "/nginx"]);
+
+    let proxy = Inside::before(&origin, ADMIN).await;
+    let admin = format!("http://{}", proxy.admin_address());
+    let (log, combined) = (log.to_str().unwrap(), combined.to_str().unwrap());
+    let finished = forebay(&["warm", "--access-log", log, "--most", "2", "--admin", &admin]).await;
+    assert_eq!(
+        (finished.code, finished.stdout.as_str()),
+        (0, "done: 2 stored\n"),
+        "{}",
+        finished.stderr
+    );
+    let finished = forebay(&["warm", "--access-log", combined, "--admin", &admin]).await;
+    assert_eq!(finished.code, 64);
+    assert!(finished.stderr.contains("name the site"), "{}", finished.stderr);
+    let finished = forebay(&[
+        "warm",
+        "--access-log",
+        combined,
+        "--site",
+        "http://test",
+        "--admin",
+        &admin,
+    ])
+    .await;
+    assert_eq!(finished.stdout, "done: 1 stored\n", "{}", finished.stderr);
+}

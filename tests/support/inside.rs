@@ -212,7 +212,8 @@ impl Inside {
         Client::connect(address).await.get("/metrics").await.text().to_owned()
     }
 
-    fn log_path(&self) -> PathBuf {
+    /// The access log.
+    pub fn log_path(&self) -> PathBuf {
         self.directory.path().join("access.log")
     }
 }

@@ -22,6 +22,15 @@ pub enum Fate {
     Becomes(Stored),
 }
 
+/// A key that a purge is about, with what is stored under it.
+#[derive(Debug, Clone)]
+pub struct Covered {
+    pub key: CacheKey,
+    /// Index of its route; see [`Memory::route_names`].
+    pub route: u16,
+    pub variants: Variants,
+}
+
 /// How far a walk over everything that is stored has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Position(NodeId);
@@ -132,6 +141,58 @@ impl Memory {
         drop(state);
         drop(gone);
         (next.map(Position), changed)
+    }
+
+    /// Looks at some of what is stored, and collects the keys with a response that is wanted, given its URI and the index of its route.
+    /// Answers where to go on.
+    pub fn collect(
+        &self,
+        from: Position,
+        mut wanted: impl FnMut(&[u8], u16, &Stored) -> bool,
+        found: &mut Vec<Covered>,
+    ) -> Option<Position> {
+        let state = self.state.lock();
+        let (nodes, next) = state.nodes.some(from.0, REVISION_BATCH);
+        for node in nodes {
+            let Some(place) = state.nodes.place(node) else { continue };
+            let covered = self.shards.with(place.slot, |uri, variants| {
+                let mut all = variants.iter();
+                all.any(|stored| wanted(uri, place.route, stored))
+                    .then(|| variants.clone())
+            });
+            if let (Some(Some(variants)), Some(key)) = (covered, self.shards.key(place.slot)) {
+                let route = place.route;
+                found.push(Covered { key, route, variants });
+            }
+        }
+        next.map(Position)
+    }
+
+    /// Some of the keys of a URI; `key` is one of them.
+    pub fn collect_uri(&self, key: &CacheKey, found: &mut Vec<Covered>) {
+        let state = self.state.lock();
+        let hash = state.uri_hash.hash_one(key.uri());
+        let range = (
+            Bound::Included((hash, NodeId::FIRST)),
+            Bound::Included((hash, NodeId::LAST)),
+        );
+        let own = self.shards.known(key).map(|known| known.node);
+        let others = state.of_uri.range(range).map(|(_, node)| *node);
+        let others = others.filter(|node| Some(*node) != own).take(REVISION_BATCH);
+        for node in own.into_iter().chain(others) {
+            let Some(place) = state.nodes.place(node) else { continue };
+            let variants = self.shards.with(place.slot, |_, variants| variants.clone());
+            if let (Some(variants), Some(found_key)) = (variants, self.shards.key(place.slot))
+                && found_key.uri() == key.uri()
+            {
+                let route = place.route;
+                found.push(Covered {
+                    key: found_key,
+                    route,
+                    variants,
+                });
+            }
+        }
     }
 
     fn revise_node(

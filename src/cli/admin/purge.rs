@@ -41,6 +41,12 @@ pub struct PurgeOptions {
     /// Only count
     #[arg(long)]
     dry_run: bool,
+    /// Ask for it again when it is purged
+    #[arg(long, conflicts_with = "no_rewarm")]
+    rewarm: bool,
+    /// Do not, whatever cache.warm.after_purge says
+    #[arg(long)]
+    no_rewarm: bool,
     /// Not now but after this time, like 5s; prints a task
     #[arg(long, value_name = "DURATION")]
     after: Option<String>,
@@ -75,6 +81,11 @@ pub fn body(purge: &PurgeOptions) -> Result<Value, Failure> {
         "everything": purge.everything,
         "soft": purge.soft,
         "dry_run": purge.dry_run,
+        "rewarm": match (purge.rewarm, purge.no_rewarm) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        },
         "after": purge.after,
     }))
 }
@@ -99,6 +110,9 @@ pub fn text(report: &Value) -> String {
         text.push_str(&format!(
             "by this instance alone: {waiting} purges wait for Redis to be told to the others\n"
         ));
+    }
+    if report["rewarm"].is_string() {
+        text.push_str(&format!("asked for again: task {}\n", plain(&report["rewarm"])));
     }
     text
 }

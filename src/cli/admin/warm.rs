@@ -2,7 +2,7 @@
 
 mod sitemap;
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{BufReader, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use super::inspect::encoded;
 use super::stats::list;
 use super::table::plain;
 use super::{Connection, failed};
+use crate::admin::warm::access_log::{self, LogError, Site};
+use crate::config::defaults::WARM_MOST_LOGGED;
 
 /// Bytes of a list of URLs.
 const LARGEST_LIST: u64 = 64 * 1024 * 1024;
@@ -42,6 +44,16 @@ pub struct WarmOptions {
     /// A sitemap or an index of them, by file or http:// URL; may be gzip
     #[arg(long = "sitemap", value_name = "FILE|URL")]
     sitemaps: Vec<String>,
+    /// An access log, Forebay's own in JSON or the combined format: GETs that were answered with 2xx, the most frequent first;
+    /// `-` is standard input
+    #[arg(long = "access-log", value_name = "FILE")]
+    access_logs: Vec<PathBuf>,
+    /// Beside --access-log: scheme, and host where the log has none [default: http]
+    #[arg(long, value_name = "http://HOST", requires = "access_logs")]
+    site: Option<String>,
+    /// Beside --access-log: so many URLs of each
+    #[arg(long, value_name = "N", default_value_t = WARM_MOST_LOGGED)]
+    most: u32,
     /// So many of the keys that are asked for most
     #[arg(long, value_name = "N")]
     hottest: Option<u32>,
@@ -82,9 +94,12 @@ fn warmed(warm: &WarmOptions, connection: &Connection) -> Result<Ended, Failure>
     for place in &warm.sitemaps {
         urls.extend(sitemap::urls(place)?);
     }
+    for log in &warm.access_logs {
+        urls.extend(logged(log, warm)?);
+    }
     if urls.is_empty() && warm.hottest.is_none() {
         return Err(Failure::Usage(
-            "there is nothing to ask for: give URLs, --file, --sitemap or --hottest".to_owned(),
+            "there is nothing to ask for: give URLs, --file, --sitemap, --access-log or --hottest".to_owned(),
         ));
     }
     // What is most important goes first, also over the borders of batches.
@@ -183,6 +198,27 @@ fn words(progress: &Value) -> String {
     } else {
         said.join(", ")
     }
+}
+
+/// What a log says is asked for most.
+fn logged(file: &Path, warm: &WarmOptions) -> Result<Vec<Value>, Failure> {
+    let site = match &warm.site {
+        None => Site::default(),
+        Some(text) => Site::parse(text)
+            .ok_or_else(|| Failure::Usage(format!("--site {text:?} must be like http://example.com")))?,
+    };
+    let most = warm.most as usize;
+    let ranked = match file.to_str() {
+        Some("-") => access_log::ranked(std::io::stdin().lock(), &site, most),
+        _ => std::fs::File::open(file)
+            .map_err(LogError::from)
+            .and_then(|file| access_log::ranked(BufReader::new(file), &site, most)),
+    };
+    let ranked = ranked.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    let entries = ranked.into_iter();
+    Ok(entries
+        .map(|(url, count)| json!({ "url": url, "priority": i32::try_from(count).unwrap_or(i32::MAX) }))
+        .collect())
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -107,9 +107,10 @@ pub enum WriteName {
 pub struct FileWarm {
     /// Default: true.
     pub on_start: Option<bool>,
-    /// What to ask for.
-    #[schemars(required)]
+    /// What to ask for. May be left out beside `after_purge`.
     pub sources: Option<List<FileWarmSource>>,
+    /// Ask again for what was purged over the admin listener or by PURGE requests, unless the purge says otherwise. Default: false.
+    pub after_purge: Option<bool>,
     /// Again and again. Default: never.
     pub every: Option<DurationOrNever>,
     /// Requests at once. Default: 8.
@@ -124,8 +125,14 @@ pub struct FileWarm {
 pub struct FileWarmSource {
     /// A file with a URL in each line.
     pub urls: Option<String>,
-    /// The URL of a sitemap.
+    /// The URL of a sitemap, or of an index of them; may be gzip. It is fetched like any other URL: from where its route leads.
     pub sitemap: Option<String>,
+    /// An access log: Forebay's own in JSON, or the combined format. GETs that were answered with 2xx count, the most frequent first.
+    pub access_log: Option<String>,
+    /// Beside `access_log`: scheme, and host where the log has none, like `http://example.com`. Default: http.
+    pub site: Option<String>,
+    /// Beside `access_log`: so many URLs of it. Default: 1000.
+    pub most: Option<u32>,
     /// So many of the stored responses that were asked for most.
     pub hottest: Option<u32>,
 }

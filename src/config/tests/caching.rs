@@ -36,6 +36,7 @@ fn everything_about_caching() {
             eviction: Eviction::Lfu,
         },
         warm: Some(Warm {
+            after_purge: false,
             on_start: false,
             every: Some(seconds(3600)),
             sources: vec![WarmSource::Hottest(100)],
