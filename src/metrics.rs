@@ -93,6 +93,8 @@ families! {
         "1 while the purges of all instances are followed, 0 while they are not; then nothing is read from Redis.";
     COHERENCE_WAITING = GAUGE "forebay_coherence_waiting_purges" []
         "Purges that wait to be recorded in Redis.";
+    REDIS_SILENT_NODES = GAUGE "forebay_redis_silent_nodes" []
+        "Masters of a Redis Cluster that do not answer; their keys are left alone.";
     LEASES_HEARD = GAUGE "forebay_leases_heard" []
         "1 while it is heard how other instances' fetches end, 0 while it is not; then nobody waits for them.";
     LEASES_WAITING = GAUGE "forebay_leases_waiting" []

@@ -11,6 +11,7 @@ mod connect;
 mod dedicated;
 mod error;
 mod link;
+mod nodes;
 mod script;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use self::error::RedisError;
 pub use self::script::Script;
 
 use self::link::Link;
+use self::nodes::Nodes;
 use crate::config::{self, Deployment};
 use crate::metrics::{RedisFault, RedisMetrics, RedisOperation};
 
@@ -51,6 +53,8 @@ struct Shared {
     config: config::Redis,
     metrics: Arc<RedisMetrics>,
     links: Vec<Link>,
+    /// Of a cluster.
+    nodes: Option<Nodes>,
     /// Whether any link is up, as last said in log and metrics.
     up: AtomicBool,
     /// Whether the log has said anything yet.
@@ -87,8 +91,13 @@ impl Redis {
             Deployment::Cluster(_) => 1,
             Deployment::Single(_) | Deployment::Sentinel { .. } => LINKS,
         };
+        let nodes = match config.deployment {
+            Deployment::Cluster(_) => Some(Nodes::new(metrics.clone())),
+            Deployment::Single(_) | Deployment::Sentinel { .. } => None,
+        };
         let shared = Arc::new(Shared {
             config,
+            nodes,
             metrics,
             links: (0..links).map(|_| Link::default()).collect(),
             up: AtomicBool::new(false),
@@ -174,12 +183,12 @@ impl Redis {
         deadline: Instant,
     ) -> Result<Value, RedisError> {
         let shared = &self.handle.shared;
-        let Some((link, mut connection)) = shared.pick() else {
+        let Some((link, mut connection)) = shared.pick(Some(command)) else {
             return Err(shared.refuse(operation));
         };
         let since = Instant::now();
         let answer = tokio::time::timeout_at(deadline, connection.send(command)).await;
-        shared.judge(link, operation, since, answer)
+        shared.judge(link, Some(command), operation, since, answer)
     }
 
     /// Sends commands in one piece and answers all their values. They are not a transaction: others' commands may run in between. In a
@@ -194,12 +203,13 @@ impl Redis {
         deadline: Instant,
     ) -> Result<Vec<Value>, RedisError> {
         let shared = &self.handle.shared;
-        let Some((link, mut connection)) = shared.pick() else {
+        let first = commands.cmd_iter().next();
+        let Some((link, mut connection)) = shared.pick(first) else {
             return Err(shared.refuse(operation));
         };
         let since = Instant::now();
         let answer = tokio::time::timeout_at(deadline, connection.send_all(commands)).await;
-        shared.judge(link, operation, since, answer)
+        shared.judge(link, first, operation, since, answer)
     }
 
     /// Runs a script by its digest, and sends its text only to a server that does not know it yet. In a cluster all keys must be of one
@@ -246,8 +256,13 @@ impl Redis {
 }
 
 impl Shared {
-    /// A link that is up, and its connection.
-    fn pick(&self) -> Option<(&Link, connect::Connection)> {
+    /// A link that is up, and its connection. `command` is the first that is to be sent.
+    fn pick(&self, command: Option<&Cmd>) -> Option<(&Link, connect::Connection)> {
+        if let (Some(nodes), Some(command)) = (&self.nodes, command)
+            && !nodes.admit(command)
+        {
+            return None;
+        }
         let first = match self.links.len() {
             0 | 1 => 0,
             count => fastrand::usize(..count),
@@ -268,6 +283,7 @@ impl Shared {
     fn judge<T>(
         &self,
         link: &Link,
+        command: Option<&Cmd>,
         operation: RedisOperation,
         since: Instant,
         answer: Result<Result<T, redis::RedisError>, tokio::time::error::Elapsed>,
@@ -285,7 +301,11 @@ impl Shared {
         if error.fault() == RedisFault::ReadOnly {
             link.demoted();
         } else if error.is_outage() {
-            if link.failed() {
+            if let (Some(nodes), Some(command)) = (&self.nodes, command) {
+                nodes.failed(command);
+                // One of several: a look tells which of them serve.
+                link.suspect();
+            } else if link.failed() {
                 self.review(Some(&error));
             }
         } else {

@@ -166,6 +166,8 @@ fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     for result in LeaseResult::ALL {
         leases.counter(&[result.as_str()], redis.leases(*result));
     }
+    let mut silent = Samples::of(Family::REDIS_SILENT_NODES);
+    silent.gauge(&[], redis.silent_nodes());
     let mut heard = Samples::of(Family::LEASES_HEARD);
     heard.gauge(&[], u64::from(redis.are_leases_heard()));
     let mut waits = Samples::of(Family::LEASES_WAITING);
@@ -174,7 +176,12 @@ fn collect_redis(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     followed.gauge(&[], u64::from(redis.is_followed()));
     let mut waiting = Samples::of(Family::COHERENCE_WAITING);
     waiting.gauge(&[], redis.purges_waiting());
-    families.extend([durations, errors, up, leases, heard, waits, dropped, followed, waiting].map(MetricFamily::from));
+    families.extend(
+        [
+            durations, errors, up, silent, leases, heard, waits, dropped, followed, waiting,
+        ]
+        .map(MetricFamily::from),
+    );
 }
 
 fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {

@@ -19,6 +19,7 @@ pub struct RedisMetrics {
     writes_dropped: Counter,
     leases: [AtomicU64; LeaseResult::COUNT],
     leases_heard: AtomicBool,
+    silent_nodes: AtomicU64,
     leases_waiting: AtomicU64,
 }
 
@@ -34,6 +35,15 @@ impl RedisMetrics {
 
     pub fn lease(&self, result: LeaseResult) {
         self.leases[result as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How many nodes of a cluster do not answer.
+    pub fn set_silent_nodes(&self, count: u64) {
+        self.silent_nodes.store(count, Relaxed);
+    }
+
+    pub(crate) fn silent_nodes(&self) -> u64 {
+        self.silent_nodes.load(Relaxed)
     }
 
     /// Whether other instances' fetches are heard of.

@@ -106,6 +106,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_redis_duration_seconds histogram operation",
         "forebay_redis_errors_total counter operation,kind",
         "forebay_redis_leases_total counter result",
+        "forebay_redis_silent_nodes gauge ",
         "forebay_redis_up gauge ",
         "forebay_redis_writes_dropped_total counter ",
         "forebay_retries_total counter upstream",

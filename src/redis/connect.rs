@@ -27,6 +27,9 @@ use crate::upstream::tls::{NoVerification, authorities};
 /// Name resolution, connection, handshake and login together.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
 
+/// The same for a cluster of which one node hangs: it is waited for twice, and the others serve.
+const CLUSTER_CONNECT: Duration = Duration::from_secs(3);
+
 /// One sentinel of several: so that one that hangs does not take the others' time.
 const ASK_SENTINEL: Duration = Duration::from_millis(300);
 
@@ -83,9 +86,13 @@ impl Connection {
     }
 }
 
-/// Connects and logs in. Takes no longer than [`CONNECT`].
+/// Connects and logs in. Takes no longer than [`CONNECT`], or [`CLUSTER_CONNECT`].
 pub(super) async fn connect(config: &Redis, purpose: Use) -> Result<(Connection, Option<Driver>), RedisError> {
-    match tokio::time::timeout(CONNECT, establish(config, purpose)).await {
+    let limit = match config.deployment {
+        Deployment::Cluster(_) => CLUSTER_CONNECT,
+        Deployment::Single(_) | Deployment::Sentinel { .. } => CONNECT,
+    };
+    match tokio::time::timeout(limit, establish(config, purpose)).await {
         Ok(result) => result,
         Err(_) => Err(RedisError::Timeout),
     }
@@ -115,6 +122,18 @@ async fn establish(config: &Redis, purpose: Use) -> Result<(Connection, Option<D
             }
         }
         Deployment::Cluster(nodes) => cluster(config, nodes, &login, purpose).await,
+    }
+}
+
+/// A connection to one node of a cluster.
+pub(super) async fn node(config: &Redis, host: &str, port: u16) -> Result<(Connection, Option<Driver>), RedisError> {
+    let server = ServerAddress::Tcp {
+        host: host.to_owned(),
+        port,
+    };
+    match tokio::time::timeout(CONNECT, single(config, &server, login(config).await?, Use::Commands)).await {
+        Ok(result) => result,
+        Err(_) => Err(RedisError::Timeout),
     }
 }
 

@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
 use redis::{ErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -25,6 +24,7 @@ use tokio::time::Instant;
 
 use super::connect::{self, Connection, Use};
 use super::error::RedisError;
+use super::nodes::Nodes;
 use super::{ServerTime, Shared};
 use crate::metrics::{RedisFault, RedisOperation};
 
@@ -40,6 +40,9 @@ const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 /// Until the server's time is asked for again while nothing is wrong: clocks drift apart slowly.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The same while a node of the cluster does not answer.
+const LOOK_AGAIN_AT_NODES: Duration = Duration::from_millis(500);
 
 /// One that fails again so soon after it came back has not really been back.
 const STEADY: Duration = Duration::from_secs(10);
@@ -81,6 +84,11 @@ impl Link {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Has the task look whether something is wrong.
+    pub(super) fn suspect(&self) {
+        self.suspect.notify_one();
     }
 
     /// Answers whether this was the one that suspends the link.
@@ -174,7 +182,7 @@ async fn connect_and_look(shared: &Arc<Shared>) -> Result<(Connection, JoinSet<(
         if let Some(driver) = driver {
             tasks.spawn(driver);
         }
-        let deadline = since + connect::CONNECT;
+        let deadline = Instant::now() + connect::CONNECT;
         look(shared, &mut connection, deadline).await?;
         Ok((connection, tasks))
     }
@@ -197,6 +205,10 @@ async fn watch(
 ) -> Over {
     let mut opened = Instant::now();
     loop {
+        let again = match shared.nodes.as_ref().is_some_and(Nodes::any_silent) {
+            true => LOOK_AGAIN_AT_NODES,
+            false => LOOK_AGAIN,
+        };
         tokio::select! {
             // A cluster has none: its client mends itself.
             Some(_) = driver.join_next() => {
@@ -204,7 +216,7 @@ async fn watch(
                 return Over::Broken(closed.into());
             }
             () = link.suspect.notified() => {}
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(again) => {}
         }
         if link.demoted.load(Ordering::Acquire) {
             return Over::Demoted;
@@ -245,45 +257,32 @@ async fn watch(
 
 /// Asks whether the server serves, and for its time.
 async fn look(shared: &Arc<Shared>, connection: &mut Connection, deadline: Instant) -> Result<(), RedisError> {
-    match tokio::time::timeout_at(deadline, ask(connection)).await {
-        Ok(time) => {
-            shared.told_time(time?);
-            Ok(())
-        }
-        Err(_) => Err(RedisError::Timeout),
-    }
-}
-
-async fn ask(connection: &mut Connection) -> Result<ServerTime, RedisError> {
-    let unread = || redis::RedisError::from((ErrorKind::Parse, "that is no time"));
-    let millis = match connection {
-        Connection::Single(_) => {
-            // TIME is answered while data is loaded, PING is not.
-            let mut commands = redis::pipe();
-            commands.cmd("PING").cmd("TIME");
-            let answers = connection.send_all(&commands).await?;
-            answers.get(1).and_then(millis).ok_or_else(unread)?
-        }
-        Connection::Cluster(cluster) => {
-            let everywhere =
-                RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::Special)));
-            let answer = cluster.route_command(redis::cmd("TIME"), everywhere).await?;
-            let Value::Map(times) = answer.extract_error()? else {
-                return Err(unread().into());
-            };
-            // What is to end by the slowest clock, ends early by the others.
-            let times = times.iter().filter_map(|(_, time)| millis(time));
-            times.min().ok_or_else(unread)?
-        }
+    let millis = match &shared.nodes {
+        // What is to end by the slowest clock, ends early by the others.
+        Some(nodes) => nodes.look(&shared.config, deadline).await?,
+        None => match tokio::time::timeout_at(deadline, ask(connection)).await {
+            Ok(time) => time?,
+            Err(_) => return Err(RedisError::Timeout),
+        },
     };
-    Ok(ServerTime {
+    shared.told_time(ServerTime {
         told: Instant::now(),
         millis,
-    })
+    });
+    Ok(())
+}
+
+async fn ask(connection: &mut Connection) -> Result<u64, RedisError> {
+    let unread = || redis::RedisError::from((ErrorKind::Parse, "that is no time"));
+    // TIME is answered while data is loaded, PING is not.
+    let mut commands = redis::pipe();
+    commands.cmd("PING").cmd("TIME");
+    let answers = connection.send_all(&commands).await?;
+    Ok(answers.get(1).and_then(millis).ok_or_else(unread)?)
 }
 
 /// The answer to `TIME`: seconds and microseconds.
-fn millis(time: &Value) -> Option<u64> {
+pub(super) fn millis(time: &Value) -> Option<u64> {
     let Value::Array(parts) = time else { return None };
     let number = |index: usize| match parts.get(index) {
         Some(Value::BulkString(text)) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),

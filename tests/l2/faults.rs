@@ -282,6 +282,73 @@ async fn a_failover_of_sentinels_under_load() {
     load.end().await;
 }
 
+/// A node that is gone, or hangs, costs what it has, and nothing else.
+#[tokio::test]
+async fn a_node_of_a_cluster_that_does_not_answer_takes_away_nobody_elses_keys() {
+    const TARGETS: usize = 60;
+    const LONG: Duration = Duration::from_secs(2);
+    for hangs in [true, false] {
+        let origin = origin().await;
+        let mut cluster = Cluster::start_with(&["--cluster-require-full-coverage", "no"]).await;
+        let sections = format!(
+            "cache: {{ redis: {{ url: \"{}\", deadline: {}s, write: through }} }}",
+            cluster.url(),
+            LONG.as_secs()
+        );
+        let writer = Inside::before(&origin, &sections).await;
+        writer.follows(true).await;
+        for number in 0..TARGETS {
+            writer.get(&format!("/{number}")).await;
+        }
+        let reader = Inside::before(&origin, &sections).await;
+        reader.follows(true).await;
+        // Not the one that is asked for the others, nor the one that knows of purges.
+        let told = cluster.node_of("forebay:{coherence}:log").await;
+        let lost = if told == 2 { 1 } else { 2 };
+        let its_own = cluster.nodes[lost].command(&["KEYS", "*r:{*"]).await.lines().count();
+        assert!(its_own > 0 && its_own < TARGETS, "{its_own}");
+        match hangs {
+            true => cluster.nodes[lost].pause(),
+            false => cluster.nodes[lost].kill().await,
+        }
+        // The first that needs it may wait for it; then it is known.
+        let (mut asked, mut fetched) = (0, 0);
+        while fetched == 0 {
+            fetched += fetches(&reader, asked..asked + 1).await;
+            asked += 1;
+        }
+        reader.metric_becomes("forebay_redis_silent_nodes", &[], 1.0).await;
+        let since = Instant::now();
+        let last = if hangs { asked + (TARGETS - asked) / 2 } else { TARGETS };
+        fetched += fetches(&reader, asked..last).await;
+        assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
+        assert_eq!(reader.metric("forebay_redis_up", &[]).await, 1.0);
+        match hangs {
+            true => assert!(fetched <= its_own, "{fetched} of {its_own}"),
+            // What it had is what was fetched, no more.
+            false => assert_eq!(fetched, its_own),
+        }
+        if hangs {
+            cluster.nodes[lost].resume();
+            let again = reader.metric_becomes("forebay_redis_silent_nodes", &[], 0.0);
+            within_time(BACK, "the node to be used again", again).await;
+            assert_eq!(fetches(&reader, last..TARGETS).await, 0);
+        }
+    }
+}
+
+/// How many of these targets come from the origin.
+async fn fetches(proxy: &Inside, numbers: std::ops::Range<usize>) -> usize {
+    let mut fetched = 0;
+    for number in numbers {
+        let target = format!("/{number}");
+        let response = proxy.get(&target).await;
+        assert!(response.status == 200 && response.body == body(&target), "{target}");
+        fetched += usize::from(response.cache_status().starts_with("fwd="));
+    }
+    fetched
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_that_move_and_nodes_that_go_in_a_cluster_under_load() {
     let origin = origin().await;
@@ -295,6 +362,11 @@ async fn slots_that_move_and_nodes_that_go_in_a_cluster_under_load() {
     cluster.end_move(&slots).await;
     load.more(300).await;
     back(&proxy).await;
+    // One node hangs: soon nobody waits for it any more, while the others are of use.
+    cluster.nodes[1].pause();
+    load.more(400).await;
+    back(&proxy).await;
+    cluster.nodes[1].resume();
     // One node is gone: what the others have is still of use, and the rest is fetched.
     cluster.nodes[2].kill().await;
     load.more(500).await;

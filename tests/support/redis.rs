@@ -253,11 +253,18 @@ const SLOTS: usize = 16_384;
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further command line arguments for each node.
+    pub async fn start_with(more: &[&str]) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
             // The port of the bus would be the other one and 10,000.
             let bus = reserve_port();
-            let arguments = ["--cluster-enabled", "yes", "--cluster-port", &port_of(&bus).to_string()];
+            let bus = port_of(&bus).to_string();
+            let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
+            arguments.extend(more);
             nodes.push(Redis::start_with(&arguments).await);
         }
         let cluster = Self { nodes };
@@ -300,6 +307,16 @@ impl Cluster {
 
     pub fn url(&self) -> String {
         format!("redis+cluster://{}", self.nodes[0].address())
+    }
+
+    /// The index of the node that has this key.
+    pub async fn node_of(&self, key: &str) -> usize {
+        let slot: usize = self.nodes[0]
+            .command(&["CLUSTER", "KEYSLOT", key])
+            .await
+            .parse()
+            .unwrap();
+        (0..3).rfind(|index| slot >= SLOTS * index / 3).unwrap()
     }
 
     /// Begins to give the slots of so many keys of the first node to the second: who asks for these keys is sent there for once.
