@@ -3,6 +3,7 @@
 //! It is counted and logged when it is dropped, so each request is counted and logged exactly once on every way out: an answer, an
 //! error, a client that left, a panic.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,8 +12,9 @@ use tokio::time::Instant;
 
 use crate::generation::{Generation, RouteInForce};
 use crate::limit::rate::Standing;
+use crate::limit::tokens::Used;
 use crate::log::access::{AccessLog, Entry};
-use crate::message::{Fields, RequestHead};
+use crate::message::{BodyEvent, Fields, RequestHead};
 use crate::metrics::{BytesFrom, CacheResult, RouteMetrics};
 use crate::request_id::RequestId;
 use crate::rfc9111::reuse::Forward;
@@ -53,6 +55,8 @@ pub struct Exchange {
     ended: Option<Duration>,
     pub kind: Kind,
     pub error: Option<&'static str>,
+    /// What was read of its body before it was known whether it goes on to a server.
+    pub ahead: VecDeque<BodyEvent>,
     /// What its limits have said. `None`: there are none, or they are not for this client.
     pub standing: Option<Box<Standing>>,
     /// Cookies of ours that the request came with: names and values.
@@ -113,6 +117,7 @@ impl Exchange {
             ended: None,
             kind: Kind::Short,
             error: None,
+            ahead: VecDeque::new(),
             standing: None,
             own_cookies: Vec::new(),
             set_cookie: None,
@@ -145,11 +150,24 @@ impl Exchange {
             ended: None,
             kind: Kind::Behind,
             error: None,
+            ahead: VecDeque::new(),
             standing: None,
             own_cookies: Vec::new(),
             set_cookie: None,
             generation: self.generation.clone(),
             access: self.access.clone(),
+        }
+    }
+
+    /// Whether a limit waits to be told how many tokens the answer takes.
+    pub fn counts_tokens(&self) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.counts_tokens())
+    }
+
+    /// What the answer has taken.
+    pub fn used(&mut self, used: Used) {
+        if let Some(standing) = &mut self.standing {
+            standing.used = Some(used);
         }
     }
 
@@ -207,7 +225,11 @@ impl Drop for Exchange {
             self.metrics().cache(result);
         }
         if let Some(standing) = &self.standing {
-            standing.settle(self.response_bytes, duration);
+            let unseen = match self.server {
+                Some(_) => Used::Prompt,
+                None => Used::Nothing,
+            };
+            standing.settle(self.response_bytes, unseen, duration);
         }
         let from = self.cache.map_or(BytesFrom::Origin, CacheResult::bytes_from);
         self.metrics().bytes(from, self.response_bytes);

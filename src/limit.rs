@@ -1,7 +1,7 @@
 //! How much of everything a client may have.
 //!
 //! A request meets the limits of its route in one place before the cache is asked ([`rate::RouteLimits::admit`]), and those that are
-//! only about the upstream before that is asked. What it cannot know before, bytes, is settled when the request is over.
+//! only about the upstream before that is asked. What cannot be known before, bytes and tokens, is settled when the request is over.
 
 pub mod adaptive;
 pub mod concurrency;
@@ -13,6 +13,7 @@ pub mod local;
 pub mod rate;
 pub mod refused;
 pub mod shared;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

@@ -81,6 +81,10 @@ families! {
         "Time from the start of an attempt to the head of its response.";
     RATE_LIMITED = COUNTER "forebay_rate_limited_total" ["limit", "reason"]
         "Requests that a limit refused, by reason; dry_run is what a limit that only counts would have refused.";
+    RATE_LIMIT_TOKENS = COUNTER "forebay_rate_limit_tokens_total" ["limit", "state"]
+        "Tokens of limits that count them: reserved when requests came, and used in the end.";
+    RATE_LIMIT_SETTLED = COUNTER "forebay_rate_limit_settled_total" ["limit", "by"]
+        "Requests that have taken tokens, by how their number was found out.";
     RATE_LIMIT_BYTES = GAUGE "forebay_rate_limit_bytes" []
         "Memory for what clients have used of their limits.";
     REDIS_DURATION = HISTOGRAM "forebay_redis_duration_seconds" ["operation"]
@@ -278,6 +282,20 @@ words! {
         Blocked = "blocked",
         /// It was not refused, but would have been.
         DryRun = "dry_run",
+    }
+}
+
+words! {
+    /// How the tokens of a request were found out.
+    pub enum Settled {
+        /// The answer said so.
+        Usage = "usage",
+        /// By the length of what the model said.
+        Text = "text",
+        /// It could not be found out: what was taken for it counts.
+        Estimate = "estimate",
+        /// It came to nothing, and took none.
+        Nothing = "nothing",
     }
 }
 

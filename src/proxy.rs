@@ -10,6 +10,7 @@ pub(crate) mod fetch;
 pub(crate) mod fill;
 mod l2;
 mod limited;
+mod metered;
 pub(crate) mod origin;
 mod partial;
 pub(crate) mod pass;
@@ -268,7 +269,7 @@ impl Proxy {
                 let Some(decided) = Decided::again(generation, request, exchange, index) else {
                     return Err(ProxyError::Internal.into());
                 };
-                self.ask(&decided, Stage::Arrival, exchange).await?;
+                self.ask(&decided, Stage::Arrival, client, exchange, alarm).await?;
                 self.reach_behind_limits(&decided, client, exchange)
             }
             reached => reached,

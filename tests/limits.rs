@@ -12,6 +12,8 @@ use crate::support::proxy::{Builder, Proxy, Reload, config};
 use crate::support::redis::Redis;
 use crate::support::within;
 
+mod tokens;
+
 /// One member of `RateLimit` or `RateLimit-Policy` (RFC 9651 §3.1), as a parser of structured fields reads it.
 fn members(response: &Response, field: &str) -> Vec<(String, Vec<(String, String)>)> {
     let value = response.field(field).unwrap_or_else(|| panic!("no {field}"));

@@ -11,13 +11,7 @@ use super::yaml::{Node, Value};
 struct Later(&'static str, &'static [&'static str]);
 
 /// Whoever builds a feature deletes its lines.
-const LATER: &[Later] = &[
-    Later("routes.*.rate_limit.tokens", &[]),
-    Later("routes.*.rate_limit.*.tokens", &[]),
-    Later("rate_limits.default.tokens", &[]),
-    Later("rate_limits.default.*.tokens", &[]),
-    Later("tracing", &[]),
-];
+const LATER: &[Later] = &[Later("tracing", &[])];
 
 /// Reports every key of the file that cannot be had yet.
 pub fn refuse(report: &mut Report) {

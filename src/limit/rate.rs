@@ -12,9 +12,10 @@ use super::keys::{Key, Subject};
 use super::local::KeyHash;
 use super::refused::TopKeys;
 use super::shared::{Question, Shared, SharedKey};
-use crate::config::{self, AddressDetail, Enforcement, LimitFields, LimitHits, LimitStore, LimitUnit};
+use super::tokens::{Estimate, Used};
+use crate::config::{self, AddressDetail, Enforcement, LimitFields, LimitHits, LimitStore, LimitUnit, RouteCache};
 use crate::message::Lines;
-use crate::metrics::{LimitMetrics, LimitReason};
+use crate::metrics::{LimitMetrics, LimitReason, Settled};
 use crate::route::contains;
 
 /// Limits of one route: each is checked for every request, and told in every response.
@@ -33,6 +34,8 @@ pub struct Limit {
 #[derive(Debug)]
 pub struct RouteLimits {
     limits: ArrayVec<Arc<Limit>, MAX_LIMITS>,
+    /// When each of them is looked at.
+    stages: ArrayVec<Stage, MAX_LIMITS>,
     cost: u64,
     store: LimitStore,
     fields: LimitFields,
@@ -45,7 +48,7 @@ pub struct RouteLimits {
 /// When a limit is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the cache is asked: limits that hits count for.
+    /// Before the cache is asked: limits that hits count for, and all where nothing is cached.
     Arrival,
     /// Before the upstream is asked: limits that are only about that.
     Forward,
@@ -78,6 +81,10 @@ pub struct Standing {
     owed: ArrayVec<Owed, MAX_LIMITS>,
     /// Its second stage is over.
     is_forwarded: bool,
+    /// What it was taken to ask for, in tokens.
+    estimate: Estimate,
+    /// What its answer has taken. `None`: it has not been looked at.
+    pub used: Option<Used>,
     /// When the first of them was asked.
     at: u64,
     /// The limit that refused it, or would have, and why.
@@ -100,8 +107,18 @@ struct Owed {
     key: KeyHash,
     /// In Redis, where that counts.
     name: Option<SharedKey>,
+    from: TakenFrom,
     /// Units taken in advance.
     taken: u64,
+}
+
+/// Who let a request in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenFrom {
+    Memory,
+    Redis,
+    /// This instance's share, while Redis was away.
+    Share,
 }
 
 impl Limit {
@@ -114,10 +131,12 @@ impl Limit {
         }
     }
 
-    fn is_at(&self, stage: Stage) -> bool {
-        match self.config.hits {
-            LimitHits::Counted => stage == Stage::Arrival,
-            LimitHits::Free => stage == Stage::Forward,
+    /// Of a route that caches.
+    fn stage(&self) -> Stage {
+        match (self.config.unit, self.config.hits) {
+            // What is stored takes no tokens.
+            (LimitUnit::Tokens { .. }, _) | (_, LimitHits::Free) => Stage::Forward,
+            (_, LimitHits::Counted) => Stage::Arrival,
         }
     }
 
@@ -125,9 +144,20 @@ impl Limit {
         self.config.enforcement == Enforcement::Refuse && verdict.admission != Admission::Admitted
     }
 
-    /// Whether what was said last is enough to refuse: tokens may have been given back since.
+    /// Whether what was said last is enough to refuse: tokens may have been given back since, but a block stays.
     fn is_surely(&self, verdict: &Verdict) -> bool {
-        self.refuses(verdict) && !matches!(self.config.unit, LimitUnit::Tokens { .. })
+        let is_blocked = matches!(
+            verdict.admission,
+            Admission::Refused {
+                why: Refused::Blocked,
+                ..
+            }
+        );
+        self.refuses(verdict) && (is_blocked || !self.counts_tokens())
+    }
+
+    fn counts_tokens(&self) -> bool {
+        matches!(self.config.unit, LimitUnit::Tokens { .. })
     }
 
     fn exempts(&self, subject: &Subject<'_>) -> bool {
@@ -149,13 +179,35 @@ impl Limit {
     }
 
     /// Units that a request takes when it comes.
-    fn units(&self, cost: u64) -> u64 {
+    fn units(&self, cost: u64, estimate: Estimate) -> u64 {
         match self.config.unit {
             LimitUnit::Requests => cost,
             // Whatever is left of them, the next one is let in.
             LimitUnit::Bytes => 1,
-            LimitUnit::Tokens { assumed } => assumed,
+            LimitUnit::Tokens { assumed } if cost > 0 => {
+                let tokens = estimate.prompt.saturating_add(estimate.answer.unwrap_or(assumed));
+                // What nobody has at once is not held back for it: what was used counts in full in the end.
+                tokens.saturating_mul(cost).clamp(1, self.config.burst)
+            }
+            LimitUnit::Tokens { .. } => 0,
         }
+    }
+
+    /// Units that a request has used, of which so many were taken when it came.
+    fn used(&self, cost: u64, estimate: Estimate, used: Used, response_bytes: u64, taken: u64) -> u64 {
+        let assumed = match self.config.unit {
+            LimitUnit::Requests => return taken,
+            LimitUnit::Bytes => return response_bytes,
+            LimitUnit::Tokens { assumed } => assumed,
+        };
+        let tokens = match used {
+            Used::Nothing => 0,
+            Used::Prompt => estimate.prompt,
+            Used::Unknown => estimate.prompt.saturating_add(estimate.answer.unwrap_or(assumed)),
+            Used::Told(total) => total,
+            Used::Seen { prompt, answer } => prompt.unwrap_or(estimate.prompt).saturating_add(answer),
+        };
+        tokens.saturating_mul(cost)
     }
 }
 
@@ -175,8 +227,13 @@ impl RouteLimits {
         let told = limits
             .iter()
             .filter(|limit| limit.config.enforcement == Enforcement::Refuse);
+        let stage = |limit: &Arc<Limit>| match &route.cache {
+            RouteCache::On(_) => limit.stage(),
+            RouteCache::Off => Stage::Arrival,
+        };
         Some(Arc::new(Self {
             policy: fields::policy(told.map(|limit| &limit.config)),
+            stages: limits.iter().map(stage).collect(),
             limits,
             cost: route.rate_limit_cost,
             store: config.store,
@@ -204,14 +261,15 @@ impl RouteLimits {
         now: u64,
         standing: &mut Option<Box<Standing>>,
     ) -> Result<Admitted, TooMany> {
-        let mut asked = Asked::new();
         if is_done(stage, standing) {
             return Ok(Admitted::In);
         }
+        let estimate = Estimate::of_head(subject.request);
         let table = &self.limiter.table;
         if self.shared().is_some() {
             // What Redis has said last is enough to refuse, and not enough to let in.
-            for (index, limit, units) in self.at(stage, &subject) {
+            let mut asked = Asked::new();
+            for (index, limit, units) in self.at(stage, &subject, estimate) {
                 let key = table.hash(&limit.key(subject));
                 let verdict = limit.gcra.peek(table.read(key, now), now, units);
                 if limit.is_surely(&verdict) {
@@ -223,8 +281,40 @@ impl RouteLimits {
                 false => Err(self.refuse(&asked, subject, now, standing)),
             };
         }
+        if self.needs_body(stage, &subject) {
+            // Whoever has nothing left is refused at once; else it depends on what is asked for.
+            let is_over = |(_, limit, units): (usize, &Arc<Limit>, u64)| {
+                let least = if limit.counts_tokens() { 1 } else { units };
+                let key = table.hash(&limit.key(subject));
+                limit.refuses(&limit.gcra.peek(table.read(key, now), now, least))
+            };
+            if !self.at(stage, &subject, estimate).any(is_over) {
+                return Ok(Admitted::Ask);
+            }
+        }
+        self.take_here(stage, subject, estimate, now, standing)
+            .map(|()| Admitted::In)
+    }
+
+    /// Whether one of the limits that are looked at now counts tokens, so that it matters what a request's body asks for.
+    pub fn needs_body(&self, stage: Stage, subject: &Subject<'_>) -> bool {
+        let mut limits = self.at(stage, subject, Estimate::NOTHING);
+        limits.any(|(_, limit, _)| limit.counts_tokens())
+    }
+
+    /// Takes from the limits in memory.
+    fn take_here(
+        self: &Arc<Self>,
+        stage: Stage,
+        subject: Subject<'_>,
+        estimate: Estimate,
+        now: u64,
+        standing: &mut Option<Box<Standing>>,
+    ) -> Result<(), TooMany> {
+        let table = &self.limiter.table;
+        let mut asked = Asked::new();
         let mut refused = false;
-        for (index, limit, units) in self.at(stage, &subject) {
+        for (index, limit, units) in self.at(stage, &subject, estimate) {
             let key = table.hash(&limit.key(subject));
             let verdict = match refused {
                 false => table.update(key, now, |state| limit.gcra.take(state, now, units)),
@@ -240,11 +330,11 @@ impl RouteLimits {
                 }
             }
         }
-        self.conclude(stage, asked, subject, now, standing)
+        self.conclude(stage, asked, TakenFrom::Memory, subject, estimate, now, standing)
     }
 
     /// As [`RouteLimits::admit`], where that has not been enough: asks the store that instances share, or while that is away takes
-    /// this instance's share.
+    /// this instance's share. `estimate`: of the request's tokens, where they count.
     ///
     /// # Errors
     /// It is too much.
@@ -252,15 +342,16 @@ impl RouteLimits {
         self: &Arc<Self>,
         stage: Stage,
         subject: Subject<'_>,
+        estimate: Estimate,
         now: u64,
         standing: &mut Option<Box<Standing>>,
     ) -> Result<(), TooMany> {
         let Some(shared) = self.shared() else {
-            return self.admit(stage, subject, now, standing).map(|_| ());
+            return self.take_here(stage, subject, estimate, now, standing);
         };
         let mut questions: ArrayVec<Question<'_>, MAX_LIMITS> = ArrayVec::new();
         let mut indices: ArrayVec<usize, MAX_LIMITS> = ArrayVec::new();
-        for (index, limit, units) in self.at(stage, &subject) {
+        for (index, limit, units) in self.at(stage, &subject, estimate) {
             let key = limit.key(subject);
             indices.push(index);
             questions.push(Question {
@@ -278,15 +369,15 @@ impl RouteLimits {
             true => shared.take(&questions, &self.limiter.table, now).await.ok(),
             false => None,
         };
-        let verdicts = match verdicts {
-            Some(verdicts) => verdicts,
-            None => self.take_shares(shared, &questions, now),
+        let (verdicts, from) = match verdicts {
+            Some(verdicts) => (verdicts, TakenFrom::Redis),
+            None => (self.take_shares(shared, &questions, now), TakenFrom::Share),
         };
         let asked = indices.iter().zip(&questions).zip(verdicts);
         let asked: Asked = asked
             .map(|((index, question), verdict)| (*index, question.key, question.units, verdict))
             .collect();
-        self.conclude(stage, asked, subject, now, standing).map(|_| ())
+        self.conclude(stage, asked, from, subject, estimate, now, standing)
     }
 
     fn take_shares(&self, shared: &Shared, questions: &[Question<'_>], now: u64) -> Vec<Verdict> {
@@ -317,24 +408,32 @@ impl RouteLimits {
     }
 
     /// The limits that are looked at now, and what the request costs of each.
-    fn at<'s>(&'s self, stage: Stage, subject: &Subject<'_>) -> impl Iterator<Item = (usize, &'s Arc<Limit>, u64)> {
-        let limits = self.limits.iter().enumerate();
-        limits.filter_map(move |(index, limit)| {
-            let units = limit.units(self.cost);
-            let counts = units > 0 && limit.is_at(stage) && !limit.exempts(subject);
+    fn at<'s>(
+        &'s self,
+        stage: Stage,
+        subject: &Subject<'_>,
+        estimate: Estimate,
+    ) -> impl Iterator<Item = (usize, &'s Arc<Limit>, u64)> {
+        let limits = self.limits.iter().zip(&self.stages).enumerate();
+        limits.filter_map(move |(index, (limit, at))| {
+            let units = limit.units(self.cost, estimate);
+            let counts = units > 0 && *at == stage && !limit.exempts(subject);
             counts.then_some((index, limit, units))
         })
     }
 
     /// Lets a request in or not, after all limits have been asked.
+    #[expect(clippy::too_many_arguments, reason = "who asked what of whom, and what was said")]
     fn conclude(
         self: &Arc<Self>,
         stage: Stage,
         asked: Asked,
+        from: TakenFrom,
         subject: Subject<'_>,
+        estimate: Estimate,
         now: u64,
         standing: &mut Option<Box<Standing>>,
-    ) -> Result<Admitted, TooMany> {
+    ) -> Result<(), TooMany> {
         let mut refused = false;
         for (index, _, _, verdict) in &asked {
             let Some(limit) = self.limits.get(*index) else { continue };
@@ -348,10 +447,11 @@ impl RouteLimits {
             return Err(self.refuse(&asked, subject, now, standing));
         }
         if asked.is_empty() {
-            return Ok(Admitted::In);
+            return Ok(());
         }
         let standing = self.standing(standing, now);
         standing.is_forwarded = stage == Stage::Forward;
+        standing.estimate = estimate;
         for (index, key, taken, verdict) in asked {
             let Some(limit) = self.limits.get(index) else { continue };
             if verdict.admission != Admission::Admitted {
@@ -366,11 +466,12 @@ impl RouteLimits {
                     limit: index,
                     key,
                     name,
+                    from,
                     taken,
                 });
             }
         }
-        Ok(Admitted::In)
+        Ok(())
     }
 
     /// Counts a refusal and says what the client is told: of all limits that it has to wait for.
@@ -413,6 +514,8 @@ impl RouteLimits {
                 told: ArrayVec::new(),
                 owed: ArrayVec::new(),
                 is_forwarded: false,
+                estimate: Estimate::NOTHING,
+                used: None,
                 at: now,
                 marked: None,
             })
@@ -464,25 +567,57 @@ impl Standing {
         fields::append(lines, told, self.limits.fields);
     }
 
-    /// The request is over: limits of what it has used get to know it.
-    pub fn settle(&self, response_bytes: u64, took: Duration) {
+    /// Whether a limit waits to be told how many tokens the answer has taken.
+    pub fn counts_tokens(&self) -> bool {
+        let mut owed = self.owed.iter().filter_map(|owed| self.limits.get(owed.limit));
+        owed.any(|limit| limit.counts_tokens())
+    }
+
+    /// The request is over: limits of what it has used get to know it. `unseen`: what is taken for used where nobody has looked.
+    pub fn settle(&self, response_bytes: u64, unseen: Used, took: Duration) {
         let now = self.at.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(0));
+        let answer = self.used.unwrap_or(unseen);
         for owed in &self.owed {
-            let used = match self.limits.get(owed.limit).map(|limit| limit.config.unit) {
-                Some(LimitUnit::Bytes) => response_bytes,
-                _ => owed.taken,
+            let Some(limit) = self.limits.get(owed.limit) else {
+                continue;
             };
-            if let (Some(shared), Some(name)) = (self.limits.shared(), &owed.name)
-                && let Some(limit) = self.limits.get(owed.limit)
-            {
-                let cost = |units| i64::try_from(limit.gcra.cost(units)).unwrap_or(i64::MAX);
-                shared.charge(name.clone(), cost(used).saturating_sub(cost(owed.taken)));
+            let used = limit.used(self.limits.cost, self.estimate, answer, response_bytes, owed.taken);
+            if limit.counts_tokens() {
+                limit.metrics.tokens(owed.taken, used, answer.into());
             }
-            self.limits
-                .shift(owed.limit, owed.key, now, |gcra, state| match used > owed.taken {
-                    true => gcra.charge(state, now, used - owed.taken),
-                    false => gcra.give_back(state, now, owed.taken - used),
-                });
+            let shift = |gcra: &Gcra, state| match used > owed.taken {
+                true => gcra.charge(state, now, used - owed.taken),
+                false => gcra.give_back(state, now, owed.taken - used),
+            };
+            let cost = |units| i64::try_from(limit.gcra.cost(units)).unwrap_or(i64::MAX);
+            let forward = cost(used).saturating_sub(cost(owed.taken));
+            match (self.limits.shared(), &owed.name, owed.from) {
+                (Some(shared), Some(name), TakenFrom::Redis) => {
+                    shared.charge(name.clone(), forward);
+                    shared.shift_own(&limit.gcra, owed.key, now, shift);
+                }
+                (Some(shared), Some(name), TakenFrom::Share) => {
+                    if !shared.shift_share(&limit.gcra, owed.key, now, shift) {
+                        // Redis was told in the meantime.
+                        shared.charge(name.clone(), forward);
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            self.limits.shift(owed.limit, owed.key, now, shift);
+        }
+    }
+}
+
+impl From<Used> for Settled {
+    fn from(used: Used) -> Self {
+        match used {
+            Used::Told(_) => Self::Usage,
+            Used::Seen { prompt: Some(_), .. } => Self::Usage,
+            Used::Seen { prompt: None, .. } => Self::Text,
+            Used::Prompt | Used::Unknown => Self::Estimate,
+            Used::Nothing => Self::Nothing,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::gcra::{Gcra, Reply, State, Verdict};
+use super::gcra::{Admission, Gcra, Reply, State, Verdict};
 use super::keys::Key;
 use super::local::{KeyHash, Table};
 use crate::config::Deployment;
@@ -85,16 +85,17 @@ return answer
 ",
 );
 
-/// Moves a key on, or back: what was used is not what was taken. One argument, in microseconds.
+/// Moves a key on, or back: what was used is not what was taken. Two arguments, in microseconds: how far, and how long ago.
 static CHARGE: Script = Script::new(
     r"
 local time = redis.call('TIME')
 local now = (tonumber(time[1]) - 1767225600) * 1000000 + tonumber(time[2])
-local tat, till = now, 0
+local since = now - tonumber(ARGV[2])
+local tat, till = since, 0
 local known = redis.call('GET', KEYS[1])
 if known then
   local a, b = string.match(known, '^(%S+) (%S+)$')
-  tat, till = math.max(tonumber(a) or now, now), tonumber(b) or 0
+  tat, till = math.max(tonumber(a) or since, since), tonumber(b) or 0
 end
 tat = math.max(tat + tonumber(ARGV[1]), now)
 local ahead = math.max(tat, till) - now
@@ -122,6 +123,9 @@ pub struct Shared {
     redis: Redis,
     /// What keys have used while Redis was away, and Redis has not been told of.
     away: Table,
+    /// What keys have used through this instance, as if it were all that there is: beside its share of the limit. Others may have used
+    /// as much that this one has not been told of when Redis goes.
+    own: Table,
     instances: Arc<AtomicU32>,
     charges: mpsc::Sender<Charge>,
     /// Dropped with this, which ends them.
@@ -148,6 +152,7 @@ struct Charge {
     key: SharedKey,
     /// Nanoseconds.
     forward: i64,
+    since: Instant,
 }
 
 impl Shared {
@@ -159,24 +164,14 @@ impl Shared {
         let teller = redis.clone();
         tasks.spawn(async move {
             while let Some(charge) = waiting.recv().await {
-                let forward = microseconds(charge.forward);
-                let deadline = Instant::now() + teller.config().deadline;
-                // What Redis does not get to know, the next request does not pay for.
-                let _ = teller
-                    .run_script(
-                        RedisOperation::Limit,
-                        &CHARGE,
-                        &[&charge.key.0],
-                        &[forward.as_bytes()],
-                        deadline,
-                    )
-                    .await;
+                tell(&teller, &charge).await;
             }
         });
         tasks.spawn(be_here(redis.clone(), instances.clone()));
         Self {
             redis,
             away: Table::new(max_keys),
+            own: Table::new(max_keys),
             instances,
             charges,
             _tasks: tasks,
@@ -233,6 +228,17 @@ impl Shared {
                 break;
             }
         }
+        if !refused {
+            for question in questions
+                .iter()
+                .zip(&verdicts)
+                .filter_map(|(question, verdict)| (verdict.admission == Admission::Admitted).then_some(question))
+            {
+                self.shift_own(question.gcra, question.key, now, |share, state| {
+                    share.charge(state, now, question.units)
+                });
+            }
+        }
         if refused && at_once == 1 {
             self.take_back(questions, verdicts.len().saturating_sub(1));
         }
@@ -285,16 +291,13 @@ impl Shared {
             .collect())
     }
 
-    /// Takes this instance's share of a limit while Redis is away.
+    /// Takes this instance's share of a limit while Redis is away: of what Redis said last that is left, and no more than its share of the
+    /// whole, beside what it has used of that already.
     pub fn take_share(&self, question: &Question<'_>, memory: &Table, now: u64) -> Verdict {
         let share = question.gcra.share(self.instances());
-        let told = memory.read(question.key, now);
+        let known = furthest(memory.read(question.key, now), self.own.read(question.key, now));
         self.away.update(question.key, now, |state| {
-            let known = match told.forgettable_at() > state.forgettable_at() {
-                true => told,
-                false => state,
-            };
-            share.take(known, now, question.units)
+            share.take(furthest(state, known), now, question.units)
         })
     }
 
@@ -306,12 +309,60 @@ impl Shared {
         });
     }
 
+    /// What this instance let through has used more, or less, than was taken for it. `shift` is asked with this instance's share.
+    pub fn shift_own(&self, gcra: &Gcra, key: KeyHash, now: u64, shift: impl FnOnce(&Gcra, State) -> State) {
+        let share = gcra.share(self.instances());
+        // No further than a client can be that has had all of the share: a key that comes to this instance only is not to wait for
+        // longer when Redis goes.
+        let most = now.saturating_add(share.tolerance());
+        self.own.update(key, now, |state| {
+            let shifted = shift(&share, state).forgettable_at();
+            (State::back_at(shifted.min(most)), ())
+        });
+    }
+
+    /// The same of what was let through while Redis was away. `false`: Redis has been told meanwhile what was taken.
+    pub fn shift_share(&self, gcra: &Gcra, key: KeyHash, now: u64, shift: impl FnOnce(&Gcra, State) -> State) -> bool {
+        let share = gcra.share(self.instances());
+        self.away.update(key, now, |state| match state.forgettable_at() > now {
+            true => (shift(&share, state), true),
+            false => (state, false),
+        })
+    }
+
     /// Tells Redis by the way that a key has used more, or less, than was taken: nanoseconds.
     pub fn charge(&self, key: SharedKey, forward: i64) {
         if forward != 0 {
             // With that many waiting, Redis is as good as away.
-            let _ = self.charges.try_send(Charge { key, forward });
+            let since = Instant::now();
+            let _ = self.charges.try_send(Charge { key, forward, since });
         }
+    }
+}
+
+/// Tells Redis of what was used, as soon as it is there. What it may have been told already is not told again.
+async fn tell(redis: &Redis, charge: &Charge) {
+    loop {
+        redis.available().await;
+        let ago = i64::try_from(charge.since.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        let (forward, ago) = (microseconds(charge.forward), microseconds(ago));
+        let arguments = [forward.as_bytes(), ago.as_bytes()];
+        let deadline = Instant::now() + redis.config().deadline;
+        let answer = redis
+            .run_script(RedisOperation::Limit, &CHARGE, &[&charge.key.0], &arguments, deadline)
+            .await;
+        match answer {
+            Err(RedisError::Unavailable) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// The state that has less left.
+fn furthest(one: State, other: State) -> State {
+    match one.forgettable_at() >= other.forgettable_at() {
+        true => one,
+        false => other,
     }
 }
 

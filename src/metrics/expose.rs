@@ -8,7 +8,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
 use super::histogram::Reading;
 use super::{
     BytesFrom, CacheResult, Compressed, Family, GateReason, L1, LeaseResult, LimitReason, Metrics, Outcome, PurgeKind,
-    RedisFault, RedisOperation, Reload,
+    RedisFault, RedisOperation, Reload, Settled,
 };
 use crate::transform::negotiate::Coding;
 
@@ -119,9 +119,19 @@ fn collect_upstreams(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
 
 fn collect_limits(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     let mut limited = Samples::of(Family::RATE_LIMITED);
+    let [mut tokens, mut settled] = [Family::RATE_LIMIT_TOKENS, Family::RATE_LIMIT_SETTLED].map(Samples::of);
     for (name, limit) in metrics.limits.all() {
         for (reason, count) in LimitReason::ALL.iter().zip(limit.all()) {
             limited.counter(&[&name, reason.as_str()], count);
+        }
+        let (counts, requests) = limit.all_tokens();
+        if requests.iter().any(|count| *count > 0) {
+            for (state, count) in ["reserved", "used"].into_iter().zip(counts) {
+                tokens.counter(&[&name, state], count);
+            }
+            for (by, count) in Settled::ALL.iter().zip(requests) {
+                settled.counter(&[&name, by.as_str()], count);
+            }
         }
     }
     let mut bytes = Samples::of(Family::RATE_LIMIT_BYTES);
@@ -138,7 +148,7 @@ fn collect_limits(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
             refused.counter(&[&name, reason.as_str()], count);
         }
     }
-    families.extend([limited, bytes, refused].map(MetricFamily::from));
+    families.extend([limited, tokens, settled, bytes, refused].map(MetricFamily::from));
     families.extend(gauges.map(MetricFamily::from));
 }
 

@@ -2,21 +2,39 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use super::{Counter, GateReason, LimitReason};
+use super::{Counter, GateReason, LimitReason, Settled};
 
 /// The counters of one limit.
 #[derive(Debug, Default)]
-pub struct LimitMetrics([Counter; LimitReason::COUNT]);
+pub struct LimitMetrics {
+    refused: [Counter; LimitReason::COUNT],
+    reserved: Counter,
+    used: Counter,
+    settled: [Counter; Settled::COUNT],
+}
 
 impl LimitMetrics {
     /// A request was refused, or would have been.
     pub fn refused(&self, why: LimitReason) {
-        self.0[why as usize].add(1);
+        self.refused[why as usize].add(1);
+    }
+
+    /// A request is over that had so many tokens reserved.
+    pub fn tokens(&self, reserved: u64, used: u64, by: Settled) {
+        self.reserved.add(reserved);
+        self.used.add(used);
+        self.settled[by as usize].add(1);
     }
 
     /// By [`LimitReason`].
     pub(crate) fn all(&self) -> [u64; LimitReason::COUNT] {
-        std::array::from_fn(|reason| self.0[reason].value())
+        std::array::from_fn(|reason| self.refused[reason].value())
+    }
+
+    /// Tokens reserved and used, and requests by [`Settled`].
+    pub(crate) fn all_tokens(&self) -> ([u64; 2], [u64; Settled::COUNT]) {
+        let settled = std::array::from_fn(|by| self.settled[by].value());
+        ([self.reserved.value(), self.used.value()], settled)
     }
 }
 

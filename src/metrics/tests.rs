@@ -33,6 +33,7 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
         evictions: 5,
     });
     metrics.limit("default").refused(LimitReason::Excess);
+    metrics.limit("default").tokens(10, 5, Settled::Usage);
     metrics.observe_limiter(|| 1024);
     metrics.gate("all").refused(GateReason::Timeout);
     let redis = metrics.redis();
@@ -102,6 +103,8 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_leases_waiting gauge ",
         "forebay_log_dropped_total counter ",
         "forebay_rate_limit_bytes gauge ",
+        "forebay_rate_limit_settled_total counter limit,by",
+        "forebay_rate_limit_tokens_total counter limit,state",
         "forebay_rate_limited_total counter limit,reason",
         "forebay_redis_duration_seconds histogram operation",
         "forebay_redis_errors_total counter operation,kind",

@@ -185,6 +185,7 @@ impl Proxy {
         let fits = declared(&response.head).is_none_or(|length| length <= rules.max_body);
         if fits
             && client.body_is_read()
+            && !response.relay.is_ahead()
             && let Storable::Yes(mut accepted) = storable(request, &response.head, times, &rules.store_policy())
             && let Some(key) = key_of_get(request, rules, exchange.client.trust)
         {

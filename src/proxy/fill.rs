@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::fetch::Fetch;
 use super::l2::Keeping;
+use super::metered::Metered;
 use super::origin::Response;
 use super::recode::Recoder;
 use super::relay::Relay;
@@ -26,6 +27,7 @@ use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
+use crate::limit::tokens::meter::{End, Meter};
 use crate::message::{BodyEvent, Framing, ResponseHead};
 use crate::metrics;
 use crate::respond::cache_status::{self, CacheStatus, Storing};
@@ -148,11 +150,23 @@ impl Proxy {
         let mut bytes = 0;
         let mut relay = Relay::download();
         let passing = |data: &Bytes| bytes += data.len() as u64;
-        let result = match recoder {
-            None => relay.body(client, &mut reader, alarm, passing).await,
-            // Boxed, so that bodies that are not recoded hold no room for it.
-            Some(recoder) => Box::pin(relay.body(client, &mut recoder.recode(reader), alarm, passing)).await,
+        let mut meter = exchange.counts_tokens().then(|| {
+            let filling = reader.filling();
+            Box::new(Meter::new(filling.meta.status, &filling.fields))
+        });
+        // Boxed, so that bodies that are neither recoded nor looked at hold no room for it.
+        let result = match (recoder, &mut meter) {
+            (None, None) => relay.body(client, &mut reader, alarm, passing).await,
+            (Some(recoder), None) => Box::pin(relay.body(client, &mut recoder.recode(reader), alarm, passing)).await,
+            (None, Some(meter)) => Box::pin(relay.body(client, &mut Metered::new(reader, meter), alarm, passing)).await,
+            (Some(recoder), Some(meter)) => {
+                let source = Metered::new(reader, meter);
+                Box::pin(relay.body(client, &mut recoder.recode(source), alarm, passing)).await
+            }
         };
+        if let Some(meter) = meter {
+            exchange.used(meter.finish(End::of(&result)));
+        }
         exchange.response_bytes = bytes;
         result.map_err(|error| Failure::within_response(&error))
     }

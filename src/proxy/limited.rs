@@ -6,14 +6,18 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
+use super::origin::limits_of;
+use super::relay::RelayError;
 use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::exchange::{Exchange, Kind};
 use crate::generation::Generation;
+use crate::io::Alarm;
 use crate::limit::concurrency::{Full, Permits};
 use crate::limit::keys::Subject;
 use crate::limit::rate::{Admitted, Stage, TooMany};
-use crate::message::{Framing, RequestHead};
+use crate::limit::tokens::{self, Estimate, LARGEST_READ, PromptReader};
+use crate::message::{BodyEvent, Framing, RequestHead};
 use crate::respond::error::ProxyError;
 
 impl Proxy {
@@ -34,27 +38,40 @@ impl Proxy {
             .map_err(refused)
     }
 
-    /// Asks the store that instances share, after [`Proxy::admit`] has said so.
+    /// Asks what has to be waited for, after [`Proxy::admit`] has said so: the request's body for what it asks for, and the store that
+    /// instances share.
     pub(super) async fn ask(
         &self,
         decided: &Decided<'_>,
         stage: Stage,
+        client: &mut Client,
         exchange: &mut Exchange,
-    ) -> Result<(), ProxyError> {
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
         let route = decided.generation.routes.get(decided.index);
         let Some(limits) = route.and_then(|route| route.limits.as_ref()) else {
             return Ok(());
         };
+        let estimate = match limits.needs_body(stage, &subject(decided, exchange)) {
+            true => read_ahead(decided, client, exchange, alarm).await?,
+            false => Estimate::NOTHING,
+        };
         let (subject, now) = (subject(decided, exchange), self.clock.uptime());
-        let answer = limits.ask(stage, subject, now, &mut exchange.standing).await;
-        answer.map_err(refused)
+        let answer = limits.ask(stage, subject, estimate, now, &mut exchange.standing).await;
+        answer.map_err(|too_many| refused(too_many).into())
     }
 
     /// Both, before the upstream is asked.
-    pub(super) async fn admit_forward(&self, decided: &Decided<'_>, exchange: &mut Exchange) -> Result<(), ProxyError> {
+    pub(super) async fn admit_forward(
+        &self,
+        decided: &Decided<'_>,
+        client: &mut Client,
+        exchange: &mut Exchange,
+        alarm: &mut Alarm,
+    ) -> Result<(), Failure> {
         match self.admit(decided, Stage::Forward, exchange)? {
             Admitted::In => Ok(()),
-            Admitted::Ask => self.ask(decided, Stage::Forward, exchange).await,
+            Admitted::Ask => self.ask(decided, Stage::Forward, client, exchange, alarm).await,
         }
     }
 
@@ -124,6 +141,54 @@ impl Proxy {
             client.send(body);
         }
         client.finish(None);
+    }
+}
+
+/// Finds out how many tokens a request asks for. What has to be read of its body for that goes on to the server first; of a body that is
+/// too long, or not in JSON, the length counts.
+async fn read_ahead(
+    decided: &Decided<'_>,
+    client: &mut Client,
+    exchange: &mut Exchange,
+    alarm: &mut Alarm,
+) -> Result<Estimate, Failure> {
+    let request = decided.request;
+    if !exchange.ahead.is_empty() || client.body_is_read() || !tokens::is_read(request) {
+        return Ok(Estimate::of_head(request));
+    }
+    let limits = limits_of(decided);
+    let mut reader = PromptReader::default();
+    let mut read = 0;
+    loop {
+        let since = Instant::now();
+        let event = poll_fn(|cx| match client.poll_body(cx) {
+            Poll::Ready(event) => Poll::Ready(event.map_err(RelayError::Client)),
+            Poll::Pending => {
+                let late = alarm.poll(cx, Some(since + limits.request_idle));
+                late.map(|_| Err(RelayError::RequestTimeout(limits.request_idle)))
+            }
+        })
+        .await
+        .map_err(|error| Failure::from(&error))?;
+        let is_over = match &event {
+            BodyEvent::Data(data) => {
+                read += data.len() as u64;
+                reader.pass(data);
+                read > LARGEST_READ
+            }
+            BodyEvent::End(_) => true,
+        };
+        let is_whole = matches!(event, BodyEvent::End(_));
+        exchange.ahead.push_back(event);
+        if limits.request_body.is_some_and(|limit| read > limit) {
+            return Err(ProxyError::BodyTooLarge.into());
+        }
+        if is_over {
+            return Ok(match is_whole {
+                true => reader.finish(),
+                false => Estimate::of_length(read),
+            });
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Proxy {
             return Err(ProxyError::BodyTooLarge.into());
         }
         if exchange.kind != Kind::Behind {
-            self.admit_forward(decided, exchange).await?;
+            self.admit_forward(decided, client, exchange, alarm).await?;
         }
         let Some(upstream) = decided.generation.upstreams.get(route.upstream) else {
             return Err(ProxyError::NoServer.into());
@@ -82,6 +82,10 @@ impl Proxy {
             restore_conditions(&mut forwarded.fields, Accepted::of(&request.fields));
         }
         conditions(&mut forwarded.fields);
+        if exchange.counts_tokens() {
+            // Its answer is read as it passes.
+            forwarded.fields.set("Accept-Encoding", "identity");
+        }
         let passage = match upstream.passage() {
             Ok(passage) => passage,
             Err(Refused { retry_after }) => return Err(ProxyError::CircuitOpen { retry_after }.into()),
@@ -97,6 +101,7 @@ impl Proxy {
         let mut began = Instant::now();
         let mut attempts = Attempts::new(upstream, request, selection, began);
         let mut relay = Relay::new(client, limits.clone(), upstream.holds(), began);
+        relay.begin_with(std::mem::take(&mut exchange.ahead));
         loop {
             let connected = match attempts.connect_at_once() {
                 AtOnce::Connected(origin) => Ok(origin),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::metered::Metered;
 use super::origin::{LONG_IDLE, Response, Sent};
 use super::relay::{Limits, RelayError};
 use super::{Decided, Failure, Plan, Proxy};
@@ -10,6 +11,7 @@ use crate::config;
 use crate::edge::client::{Client, ClientError};
 use crate::exchange::{Exchange, Kind};
 use crate::io::Alarm;
+use crate::limit::tokens::meter::{End, Meter};
 use crate::message::{Framing, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::cache_status::{self, CacheStatus, Fetch, Storing};
@@ -108,6 +110,9 @@ impl Proxy {
             }
             false => Delivery::Whole,
         };
+        let mut meter = exchange
+            .counts_tokens()
+            .then(|| Box::new(Meter::new(head.status, &head.fields)));
         let recoder = self.recode(decided, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
         exchange.push_set_cookie(&mut head.fields);
@@ -127,11 +132,23 @@ impl Proxy {
                 metrics.first_event(started.elapsed());
             }
         };
-        let result = match recoder {
-            None => relay.body(client, origin, alarm, passing).await,
-            // Boxed, so that bodies that are not recoded hold no room for it.
-            Some(recoder) => Box::pin(relay.body(client, &mut recoder.recode(&mut *origin), alarm, passing)).await,
+        // Boxed, so that bodies that are neither recoded nor looked at hold no room for it.
+        let result = match (recoder, &mut meter) {
+            (None, None) => relay.body(client, origin, alarm, passing).await,
+            (Some(recoder), None) => {
+                Box::pin(relay.body(client, &mut recoder.recode(&mut *origin), alarm, passing)).await
+            }
+            (None, Some(meter)) => {
+                Box::pin(relay.body(client, &mut Metered::new(&mut *origin, meter), alarm, passing)).await
+            }
+            (Some(recoder), Some(meter)) => {
+                let source = Metered::new(&mut *origin, meter);
+                Box::pin(relay.body(client, &mut recoder.recode(source), alarm, passing)).await
+            }
         };
+        if let Some(meter) = meter {
+            exchange.used(meter.finish(End::of(&result)));
+        }
         drop(counted);
         exchange.response_bytes = bytes;
         exchange.request_bytes = relay.received;

@@ -5,6 +5,7 @@
 
 mod held;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -123,6 +124,7 @@ impl Source for FillReader {
 pub struct Relay {
     pub limits: Limits,
     upload: Upload,
+    ahead: VecDeque<BodyEvent>,
     held: Held,
     hold: Hold,
     /// Bytes of the request body that were read.
@@ -220,6 +222,7 @@ impl Relay {
         Self {
             limits,
             upload,
+            ahead: VecDeque::new(),
             held: Held::new(room),
             hold: Hold::UntilHead,
             received: 0,
@@ -230,6 +233,19 @@ impl Relay {
             origin_wrote: progress,
             interims: 0,
         }
+    }
+
+    /// What has been read of the request body already: it comes first.
+    pub fn begin_with(&mut self, ahead: VecDeque<BodyEvent>) {
+        if !ahead.is_empty() {
+            self.upload = Upload::Streaming;
+        }
+        self.ahead = ahead;
+    }
+
+    /// Whether some of what was read before is still to be sent.
+    pub fn is_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
     /// For a response that does not come from an origin.
@@ -268,8 +284,9 @@ impl Relay {
     pub fn again(&mut self, client: &Client, limits: Limits, now: Instant) {
         let mut held = std::mem::take(&mut self.held);
         held.rewind();
-        let received = self.received;
+        let (ahead, received) = (std::mem::take(&mut self.ahead), self.received);
         *self = Self::new(client, limits, 0, now);
+        self.begin_with(ahead);
         if !held.is_empty() {
             self.upload = Upload::Streaming;
         }
@@ -560,12 +577,16 @@ impl Relay {
         }
     }
 
-    /// The next piece of the request body: of what an earlier attempt has read, then of the client's.
+    /// The next piece of the request body: of what an earlier attempt has read, then of what was read before there was one, then of
+    /// the client's.
     fn poll_request_body(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<BodyEvent, RelayError>> {
         if let Some(event) = self.held.next() {
             return Poll::Ready(Ok(event));
         }
-        let mut event = ready!(client.poll_body(cx))?;
+        let mut event = match self.ahead.pop_front() {
+            Some(event) => event,
+            None => ready!(client.poll_body(cx))?,
+        };
         match &mut event {
             BodyEvent::Data(data) => {
                 self.client_read = Instant::now();

@@ -125,8 +125,9 @@ pub struct FileRateLimit {
     pub requests: Option<u32>,
     /// So many bytes of response bodies. A request is let in as long as some are left.
     pub bytes: Option<SizeText>,
-    /// So many tokens of a language model: estimated from the request (`max_tokens` and the length of its body), and corrected by
-    /// the `usage` in the JSON answer or the events of the stream.
+    /// So many tokens of a language model: estimated from the request (`max_tokens` and the length of its prompt), at most `burst`, and
+    /// corrected by the `usage` in the JSON answer or the events of the stream. Each counts as many times as the route's
+    /// `rate_limit_cost` says.
     pub tokens: Option<SizeText>,
     /// Default: 1s.
     pub per: Option<DurationText>,
@@ -137,7 +138,7 @@ pub struct FileRateLimit {
     pub key: Option<OneOrMany<LimitKey>>,
     /// How long a client stays refused once it was. Default: 0s, until there is something left.
     pub block_for: Option<DurationText>,
-    /// Whether responses from the cache count, and are refused. Default: true.
+    /// Whether responses from the cache count, and are refused. Default: true; with `tokens` false, because they take none.
     pub count_hits: Option<bool>,
     /// Refuse nothing: only count and log what would be refused. Default: false.
     pub dry_run: Option<bool>,

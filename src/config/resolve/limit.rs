@@ -246,8 +246,18 @@ fn amount(typed: &FileRateLimit, report: &mut Report, path: &KeyPath) -> (LimitU
     if amount == 0 {
         report.value(&path.key(key), "must be at least 1", "to let nobody in, use deny");
     }
-    if typed.assumed_tokens.is_some() && key != "tokens" {
-        report.key(&path.key("assumed_tokens"), "has no effect without tokens", "");
+    match unit {
+        LimitUnit::Tokens { .. } => {
+            if typed.count_hits == Some(true) {
+                let what = "cannot be true with tokens: what is stored takes none";
+                report.value(&path.key("count_hits"), what, "remove it");
+            }
+        }
+        LimitUnit::Requests | LimitUnit::Bytes => {
+            if typed.assumed_tokens.is_some() {
+                report.key(&path.key("assumed_tokens"), "has no effect without tokens", "");
+            }
+        }
     }
     (unit, amount)
 }
