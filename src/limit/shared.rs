@@ -45,7 +45,7 @@ local function write(key, tat, till)
     redis.call('SET', key, string.format('%.4f %.4f', tat, till), 'PX', math.ceil(ahead / 1000) + 1)
   end
 end
-local tats, tills, said, refused = {}, {}, {}, false
+local tats, tills, told, said, refused = {}, {}, {}, {}, false
 for i, key in ipairs(KEYS) do
   local tolerance, cost = tonumber(ARGV[i * 5 - 4]), tonumber(ARGV[i * 5 - 3])
   local tat, till = now, 0
@@ -55,6 +55,7 @@ for i, key in ipairs(KEYS) do
     tat, till = tonumber(a) or now, tonumber(b) or 0
   end
   tats[i] = math.max(tat, now + tonumber(ARGV[i * 5 - 1]))
+  told[i] = tats[i] > tat
   tills[i] = till
   if till > now then
     said[i] = -1
@@ -75,6 +76,9 @@ for i, key in ipairs(KEYS) do
     write(key, tats[i], 0)
   elseif said[i] == 0 and block > 0 then
     tills[i] = now + block
+    write(key, tats[i], tills[i])
+  elseif told[i] then
+    -- Whoever has told it, tells it once.
     write(key, tats[i], tills[i])
   end
   answer[i * 3 - 2] = said[i]

@@ -223,6 +223,14 @@ async fn answers_without_usage_are_counted_by_their_text_and_errors_not_at_all()
     );
 }
 
+/// The app has got all of it; of long bodies it remembers the beginning.
+#[track_caller]
+fn assert_whole(origin: &Origin, body: &[u8]) {
+    let request = origin.last_request();
+    assert_eq!(request.body_length, body.len() as u64);
+    assert!(body.starts_with(&request.body) && !request.body.is_empty());
+}
+
 #[tokio::test]
 async fn bodies_that_were_looked_at_go_on_whole() {
     let origin = Origin::builder().otherwise(answer(10, 0)).start().await;
@@ -237,7 +245,7 @@ async fn bodies_that_were_looked_at_go_on_whole() {
         let response = ask(&mut client, &body).await;
         assert_eq!((response.status, left(&response)), (200, had - tokens), "{length}");
         had -= 10;
-        assert_eq!(origin.last_request().body, body);
+        assert_whole(&origin, &body);
     }
     // In chunks nobody knows the length before.
     for (length, tokens) in [(200_000, 50_007), (3_000_000, 0)] {
@@ -258,7 +266,7 @@ async fn bodies_that_were_looked_at_go_on_whole() {
             tokens => assert_eq!(left(&response), had - tokens),
         }
         had -= 10;
-        assert_eq!(origin.last_request().body, body);
+        assert_whole(&origin, &body);
     }
     // What is no JSON goes by its length, and is not waited for.
     let response = client
@@ -297,7 +305,7 @@ upstreams: {{ app: {{ servers: [\"{}\"] }} }}
     for expected in [500, 400] {
         let response = client.request(http2_request("POST", "/", &[JSON]), body).await.unwrap();
         assert_eq!((response.status, left(&response)), (200, expected));
-        assert_eq!(origin.last_request().body, body);
+        assert_whole(&origin, body);
         inside.metric_becomes("forebay_in_flight", &[], 0.0).await;
     }
 }
@@ -451,15 +459,23 @@ async fn instances_count_tokens_together_also_while_redis_is_away() {
     for instance in &instances {
         instance.metric_becomes("forebay_redis_up", &[], 0.0).await;
     }
-    // 2,100 are left: 700 for each instance.
+    // 2,100 are left, less what was still on its way back: 700 for each instance.
     for instance in &instances {
-        assert_eq!(post(instance, "/", "10.0.0.1", prompt(900)).await.status, 429);
-        assert_eq!(post(instance, "/", "10.0.0.1", prompt(600)).await.status, 200);
+        let mut client = instance.client().await;
+        let mut post = async |body: &[u8]| {
+            let fields = [JSON, ("X-Forwarded-For", "10.0.0.1")];
+            client.request("POST", "/", &fields, body).await.status
+        };
+        assert_eq!(post(&prompt(900)).await, 429);
+        assert_eq!(post(&prompt(550)).await, 200);
         let mut admitted = 1;
-        while post(instance, "/", "10.0.0.1", prompt(0)).await.status == 200 {
+        while post(&prompt(0)).await == 200 {
             admitted += 1;
         }
-        assert_eq!(admitted, 7, "what was not used of the 700 came back");
+        assert!(
+            (6..=7).contains(&admitted),
+            "{admitted}: what was not used of 650 came back"
+        );
     }
     gate.release();
     assert_eq!(held.await.unwrap().status, 200);
