@@ -1,11 +1,12 @@
 //! Stored responses: in memory, and on their way there.
 //!
 //! [`memory`] is L1. [`flight`] makes one fetch out of many requests that miss at the same time; [`filling`] is the response that such
-//! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`stored_lines`]
+//! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`recoded`] are the forms in which stored responses are sent, [`dictionaries`] what they are compressed against. [`stored_lines`]
 //! are what a client gets of a stored response's head. [`purge`] takes responses out of use; [`epochs`] tell of a response whether that has happened to it, and [`tags`] what it is labelled with.
 
 pub mod codec;
 pub mod coherence;
+pub mod dictionaries;
 pub mod epochs;
 pub mod filling;
 pub mod flight;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::coherence::Began;
+pub use self::dictionaries::{Dictionaries, Dictionary};
 pub use self::epochs::Epochs;
 pub use self::filling::{FillReader, Filling};
 pub use self::flight::{FetchDuty, Flights, Join};
@@ -89,6 +91,7 @@ pub struct Cache {
     pub epochs: Arc<Epochs>,
     pub refreshes: Refreshes,
     pub hottest: Hottest,
+    pub dictionaries: Arc<Dictionaries>,
     /// `None`: L1 only.
     pub l2: Option<L2>,
 }
@@ -138,6 +141,7 @@ impl Cache {
             flights: Flights::default(),
             refreshes: Refreshes::default(),
             hottest: Hottest::default(),
+            dictionaries: Arc::new(Dictionaries::new(config.dictionaries)),
             l2: None,
         }
     }

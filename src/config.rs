@@ -367,6 +367,7 @@ pub struct Compression {
     pub types: Vec<Glob>,
     pub events: Events,
     pub authenticated: Authenticated,
+    pub dictionaries: UseDictionaries,
     /// How long what has come may wait for more before it is sent.
     pub flush_after: Duration,
     /// While a body passes.
@@ -384,6 +385,7 @@ impl Default for Compression {
             types: TYPES.into_iter().map(Glob::new).collect(),
             events: Events::Untouched,
             authenticated: Authenticated::Public,
+            dictionaries: UseDictionaries::Never,
             flush_after: defaults::COMPRESSION_FLUSH_AFTER,
             live_levels: defaults::LIVE_LEVELS,
             stored_levels: defaults::STORED_LEVELS,
@@ -397,6 +399,14 @@ pub enum Events {
     Untouched,
     /// Compressed, and flushed behind each event.
     Compressed,
+}
+
+/// Whether stored responses are compressed against what the client has (RFC 9842).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UseDictionaries {
+    Never,
+    /// Where the origin offers one with `Use-As-Dictionary`.
+    AsOffered,
 }
 
 /// Which responses that may be about one client are compressed.
@@ -528,6 +538,8 @@ pub struct Memory {
     /// The longest time after its arrival that a response counts as fresh in L1. `None`: as long as it is.
     pub max_ttl: Option<Duration>,
     pub eviction: Eviction,
+    /// Bytes for what later versions of assets are compressed against, beside `size`.
+    pub dictionaries: u64,
 }
 
 /// What has to go when L1 is full.

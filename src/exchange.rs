@@ -46,6 +46,8 @@ pub struct Exchange {
     /// The server that answered, or was asked last.
     pub server: Option<Arc<str>>,
     pub cache: Option<CacheResult>,
+    /// The coding of the response, where it was compressed, or read for the client, here.
+    pub coding: Option<&'static str>,
     pub status: u16,
     /// Bytes of the bodies.
     pub request_bytes: u64,
@@ -110,6 +112,7 @@ impl Exchange {
             route: None,
             server: None,
             cache: None,
+            coding: None,
             status: CLIENT_CLOSED_REQUEST,
             request_bytes: 0,
             response_bytes: 0,
@@ -143,6 +146,7 @@ impl Exchange {
             route: self.route,
             server: None,
             cache: None,
+            coding: None,
             status: CLIENT_CLOSED_REQUEST,
             request_bytes: 0,
             response_bytes: 0,
@@ -255,6 +259,7 @@ impl Drop for Exchange {
                 .map(|route| route.upstream.config().name.clone()),
             server: self.server.take(),
             cache: self.cache,
+            coding: self.coding,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             duration,

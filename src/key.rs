@@ -141,6 +141,11 @@ impl CacheKey {
         rest.is_empty().then_some(fields)
     }
 
+    /// What [`CacheKey::uri`] stands for.
+    pub fn parsed_uri(&self) -> Option<KeyUri<'_>> {
+        KeyUri::parse(self.uri())
+    }
+
     /// See the type. Different in each process.
     pub fn hash128(&self) -> u128 {
         self.hash

@@ -73,6 +73,8 @@ families! {
         "Responses in the cache.";
     CACHE_EVICTIONS = COUNTER "forebay_cache_evictions_total" []
         "Stored responses that were removed to make room.";
+    DICTIONARY_BYTES = GAUGE "forebay_dictionary_bytes" []
+        "Bytes of what new versions of assets are compressed against (RFC 9842).";
     CACHE_PURGES = COUNTER "forebay_cache_purges_total" ["what"]
         "Purges asked for here, those of unsafe requests (RFC 9111 §4.4) among them, by what they name.";
     UPSTREAM_REQUESTS = COUNTER "forebay_upstream_requests_total" ["upstream", "server", "outcome"]
@@ -308,6 +310,8 @@ words! {
         Decoded = "decoded",
         /// A stored one was compressed, for all who ask for it.
         Stored = "stored",
+        /// A stored one was compressed with a dictionary, for all who have that.
+        Dictionary = "dictionary",
         /// A stored one that is asked for again was compressed better.
         Best = "best",
         /// Another instance had compressed a stored one already.
@@ -440,6 +444,7 @@ pub struct CacheGauges {
     pub stored_responses: u64,
     /// Since the start.
     pub evictions: u64,
+    pub dictionary_bytes: u64,
 }
 
 /// All counters of one process.

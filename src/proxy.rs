@@ -148,11 +148,12 @@ impl Proxy {
             l2
         });
         cache.memory.set_routes(generation.shares());
-        let memory = cache.memory.clone();
+        let (memory, dictionaries) = (cache.memory.clone(), cache.dictionaries.clone());
         metrics.observe_cache(move || CacheGauges {
             bytes: memory.used(),
             stored_responses: memory.len() as u64,
             evictions: memory.evictions(),
+            dictionary_bytes: dictionaries.bytes(),
         });
         let limiter = generation.limiter.clone();
         let rate_limits = &generation.config.rate_limits;

@@ -1,6 +1,7 @@
 //! Compression as clients and origins see it.
 
 mod clients;
+mod dictionaries;
 mod live;
 mod shared;
 mod stored;

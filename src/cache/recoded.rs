@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::{Memory, Stored, allocation};
-use crate::config::Compression;
+use crate::config::{Compression, UseDictionaries};
 use crate::key::CacheKey;
 use crate::message::Fields;
 use crate::rfc9111::stored::StoredMeta;
 use crate::rfc9111::validation::EntityTag;
 use crate::transform::compress::rules::{self, Body};
-use crate::transform::compress::{Recoding, recode_fields, vary_by_coding};
+use crate::transform::compress::{Recoding, recode_fields, vary};
+use crate::transform::dictionary::Digest;
 
 /// A coding that is used so often is made anew with the best that there is.
 const USES_WORTH_THE_BEST: u32 = 3;
@@ -45,11 +46,16 @@ impl From<Bytes> for StoredBody {
     }
 }
 
+/// Forms of a stored response that are made with one dictionary each. Clients choose these, so they have an end.
+pub const MAX_WITH_DICTIONARY: usize = 8;
+
 /// The other forms of a stored response. Never changed but for the count: a change puts another list in its place.
 #[derive(Debug)]
 pub struct Forms {
     /// What can be done with the body as it came.
     pub body: Body,
+    /// The route's.
+    dictionaries: UseDictionaries,
     /// Of the body as it came, once somebody has asked.
     digest: OnceLock<Digest>,
     uses: AtomicU32,
@@ -78,13 +84,11 @@ pub enum FormBody {
     Made(Bytes, Effort),
 }
 
-/// SHA-256 of a body.
-pub type Digest = [u8; 32];
-
 impl Forms {
-    fn new(body: Body) -> Self {
+    fn new(body: Body, dictionaries: UseDictionaries) -> Self {
         Self {
             body,
+            dictionaries,
             digest: OnceLock::new(),
             uses: AtomicU32::new(0),
             known: Vec::new(),
@@ -97,6 +101,15 @@ impl Forms {
             .iter()
             .find(|(known, _)| *known == recoding)
             .map(|(_, form)| form)
+    }
+
+    /// Whether a form with another dictionary may be made.
+    pub fn takes_dictionary(&self) -> bool {
+        let known = self.known.iter();
+        known
+            .filter(|(known, _)| matches!(known, Recoding::Against(..)))
+            .count()
+            < MAX_WITH_DICTIONARY
     }
 
     /// Counts a use of a form that could be better. `true`: now it is worth the best.
@@ -165,9 +178,9 @@ impl Stored {
         if body == Body::Fixed {
             return self;
         }
-        vary_by_coding(&mut fields);
+        vary(&mut fields, body, compression.dictionaries);
         self.fields = (&fields).into();
-        self.in_forms(Forms::new(body))
+        self.in_forms(Forms::new(body, compression.dictionaries))
     }
 
     /// The same body, and its other forms, with newer fields.
@@ -175,7 +188,7 @@ impl Stored {
         let Some(forms) = self.forms() else {
             return Self::new(meta, &fields, self.body.clone());
         };
-        vary_by_coding(&mut fields);
+        vary(&mut fields, forms.body, forms.dictionaries);
         let updated = Self::new(meta, &fields, self.body.clone());
         let known = forms.known.iter().map(|(recoding, form)| {
             let form = match form {
@@ -188,6 +201,7 @@ impl Stored {
         });
         let forms = Forms {
             body: forms.body,
+            dictionaries: forms.dictionaries,
             digest: forms.digest.clone(),
             uses: AtomicU32::new(forms.uses.load(Ordering::Relaxed)),
             known: known.collect(),
@@ -217,6 +231,7 @@ impl Stored {
         };
         Some(copy.in_forms(Forms {
             body: forms.body,
+            dictionaries: forms.dictionaries,
             digest: forms.digest.clone(),
             uses: AtomicU32::new(0),
             known,

@@ -29,6 +29,9 @@ impl Config {
         if self.cache.memory.eviction != new.cache.memory.eviction {
             keys.push("cache.memory.eviction");
         }
+        if self.cache.memory.dictionaries != new.cache.memory.dictionaries {
+            keys.push("cache.memory.dictionaries");
+        }
         if self.rate_limits.store != new.rate_limits.store {
             keys.push("rate_limits.store");
         }

@@ -65,6 +65,8 @@ pub const MAX_REQUEST_BODY: u64 = 10 << 20;
 pub const MEMORY_SIZE: u64 = 256 << 20;
 /// The largest body in L1, in bytes.
 pub const MEMORY_MAX_BODY: u64 = 8 << 20;
+/// For dictionaries, in bytes: some versions of all scripts and styles of a large site.
+pub const MEMORY_DICTIONARIES: u64 = 32 << 20;
 
 /// A tenth of a response's age may be days, which is a long time to be wrong.
 pub const HEURISTIC_MAX: Duration = Duration::from_secs(60);

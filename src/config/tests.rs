@@ -126,6 +126,7 @@ fn two_keys_are_enough() {
                 max_body: 8 << 20,
                 max_ttl: None,
                 eviction: Eviction::S3Fifo,
+                dictionaries: 32 << 20,
             },
             warm: None,
             redis: None,
@@ -279,6 +280,7 @@ server: { threads: 3, shutdown_delay: 1s, shutdown_grace: 2s, stream_grace: 3s }
             max_body: 1 << 20,
             max_ttl: None,
             eviction: Eviction::S3Fifo,
+            dictionaries: 32 << 20,
         }
     );
 
@@ -610,6 +612,7 @@ fn what_only_a_restart_can_change() {
         ("threads: 2", "threads: 2, stream_grace: 1s", &[]),
         ("size: 9MiB", "size: 10MiB", &["cache.memory.size"]),
         ("lru", "lfu", &["cache.memory.eviction"]),
+        ("lru", "lru, dictionaries: 1MiB", &["cache.memory.dictionaries"]),
         ("lru", "lru, max_ttl: 1h", &[]),
         (":3000", ":3001", &[]),
     ] {

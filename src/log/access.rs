@@ -50,6 +50,8 @@ pub struct Entry {
     pub server: Option<Arc<str>>,
     /// `None`: the cache had no part in it.
     pub cache: Option<CacheResult>,
+    /// `None`: the response has the coding that the upstream sent.
+    pub coding: Option<&'static str>,
     /// Of the body.
     pub request_bytes: u64,
     /// Of the body.

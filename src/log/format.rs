@@ -58,6 +58,7 @@ fn json(entry: &Entry, out: &mut Vec<u8>) {
     object.optional("upstream", entry.upstream.as_deref());
     object.optional("server", entry.server.as_deref());
     object.optional("cache", entry.cache.map(|result| result.as_str()));
+    object.optional("coding", entry.coding);
     object.number("request_bytes", entry.request_bytes);
     object.number("response_bytes", entry.response_bytes);
     object.raw("duration_seconds", |out| seconds(entry.duration, out));
@@ -286,6 +287,7 @@ mod tests {
             upstream: Some("app".into()),
             server: Some("127.0.0.1:3001".into()),
             cache: Some(CacheResult::UriMiss),
+            coding: Some("br"),
             request_bytes: 3,
             response_bytes: 4096,
             duration: Duration::from_micros(1_234_567),
@@ -323,7 +325,7 @@ mod tests {
         let expected = json!({
             "time": "2026-01-31T23:59:59.123Z", "client_ip": "192.0.2.1", "listener": "0.0.0.0:8080", "method": "GET",
             "host": "example.org", "target": "/list?page=2", "version": "HTTP/1.1", "status": 200, "route": "api",
-            "upstream": "app", "server": "127.0.0.1:3001", "cache": "uri-miss", "request_bytes": 3,
+            "upstream": "app", "server": "127.0.0.1:3001", "cache": "uri-miss", "coding": "br", "request_bytes": 3,
             "response_bytes": 4096, "duration_seconds": 1.234567, "first_byte_seconds": 0.000042, "request_id": "7f3a",
             "user_agent": "curl/8.5.0", "referer": "https://example.org/",
         });
@@ -348,6 +350,7 @@ mod tests {
             upstream: None,
             server: None,
             cache: None,
+            coding: None,
             first_byte: None,
             user_agent: None,
             referer: None,
@@ -364,6 +367,7 @@ mod tests {
             "upstream",
             "server",
             "cache",
+            "coding",
             "first_byte_seconds",
         ] {
             assert!(json.get(key).is_none(), "{key}");

@@ -203,7 +203,9 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         stored_responses.gauge(&[L1], gauges.stored_responses);
         let mut evictions = Samples::of(Family::CACHE_EVICTIONS);
         evictions.counter(&[], gauges.evictions);
-        families.extend([bytes, stored_responses, evictions].map(MetricFamily::from));
+        let mut dictionaries = Samples::of(Family::DICTIONARY_BYTES);
+        dictionaries.gauge(&[], gauges.dictionary_bytes);
+        families.extend([bytes, stored_responses, evictions, dictionaries].map(MetricFamily::from));
     }
     let mut connections = Samples::of(Family::CONNECTIONS);
     for (listener, gauge) in metrics.connections.all() {

@@ -31,6 +31,7 @@ fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
         bytes: 4096,
         stored_responses: 2,
         evictions: 5,
+        dictionary_bytes: 77,
     });
     metrics.limit("default").refused(LimitReason::Excess);
     metrics.limit("default").tokens(10, 5, Settled::Usage);
@@ -95,6 +96,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_concurrency_refused_total counter gate,reason",
         "forebay_config_reloads_total counter result",
         "forebay_connections gauge listener",
+        "forebay_dictionary_bytes gauge ",
         "forebay_http_request_duration_seconds histogram route",
         "forebay_http_requests_total counter route,method,status",
         "forebay_http_response_bytes_total counter route,source",
@@ -141,6 +143,7 @@ fn figures_arrive_in_the_text() {
         r#"forebay_cache_bytes{tier="l1"} 4096"#,
         r#"forebay_cache_stored_responses{tier="l1"} 2"#,
         "forebay_cache_evictions_total 5",
+        "forebay_dictionary_bytes 77",
         r#"forebay_upstream_requests_total{upstream="app",server="127.0.0.1:3001",outcome="ok"} 1"#,
         r#"forebay_upstream_duration_seconds_count{upstream="app"} 1"#,
         r#"forebay_upstream_healthy{upstream="app",server="127.0.0.1:3001"} 1"#,

@@ -141,7 +141,10 @@ impl Proxy {
             let chosen = self.chosen(decided, key, stored);
             let stored = match &chosen {
                 Chosen::AsItCame => stored,
-                Chosen::Form(form) => form,
+                Chosen::Form(form, recoding) => {
+                    exchange.coding = Some(recoding.as_str());
+                    form
+                }
                 Chosen::Missing(_) => return Reached::LookedUp(decided.index, lookup),
             };
             exchange.cache = Some(CacheResult::HitL1);

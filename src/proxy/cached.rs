@@ -137,7 +137,7 @@ impl Proxy {
                         (false, Followed::Nobody) => (CacheResult::HitL1, "l1"),
                         (false, Followed::Somebody) => (CacheResult::Collapsed, "l1"),
                     };
-                    let stored = self.in_form(decided, &key, &stored).await;
+                    let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(result);
                     let status = hit(&served, tier);
                     self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
@@ -150,7 +150,7 @@ impl Proxy {
                         let known = variant.or_else(|| known_variant(request, &found, rules));
                         self.refresh_behind(decided, destination(known), &stored, exchange);
                     }
-                    let stored = self.in_form(decided, &key, &stored).await;
+                    let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
                     self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)

@@ -1,31 +1,34 @@
 //! Compression as requests meet it: what is decided about a response that passes, and in which form a stored one is sent.
 
+mod dictionaries;
+mod making;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use self::making::{Done, Making, Order, Place, Progress, Quick, Wanted};
 use super::l2::Keeping;
-use super::recode::{Flushing, How, Places, RecodeError, Recoder};
+use super::recode::{Flushing, How, Places, Recoder};
 use super::relay::Limits;
 use super::{Decided, Proxy};
 use crate::cache::recoded::{Effort, Form, FormBody};
-use crate::cache::{L2, Memory, Stored};
+use crate::cache::{Forms, Stored};
 use crate::config::{Compression, Events};
+use crate::exchange::Exchange;
 use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
-use crate::metrics::{Compressed, Metrics};
-use crate::transform::compress::decode::decode;
-use crate::transform::compress::encode::{Purpose, Recipe, encode};
+use crate::metrics::Compressed;
+use crate::transform::compress::encode::{Purpose, Recipe};
 use crate::transform::compress::rules::{Body, body, recoding};
 use crate::transform::compress::tags::confirmed;
 use crate::transform::compress::workers::Workers;
-use crate::transform::compress::{Recoding, recode_fields, vary_by_coding};
+use crate::transform::compress::{Recoding, recode_fields, vary, vary_by_coding};
 use crate::transform::events::is_event_stream;
-use crate::transform::negotiate::{Accepted, Coding};
+use crate::transform::negotiate::Accepted;
 
 /// The longest body in bytes that comes out of one that an origin has compressed without being asked to. It passes piece by piece, so this
 /// only keeps a bomb from going on for ever.
@@ -37,17 +40,6 @@ const MAX_DECODED_STORED: u64 = 8;
 /// How long a request waits for the form that it asks for. Then it gets the response as it came: that form is there for the next.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A form is worth its memory, and the client's work, if it takes at most so many hundredths of the body as it came.
-const WORTHWHILE: u64 = 90;
-
-/// Bytes beyond which the best levels of Brotli and zstd take seconds; those below them are nearly as good with so much.
-const LARGE: usize = 1024 * 1024;
-const BEST_FOR_LARGE_BR: u32 = 9;
-const BEST_FOR_LARGE_ZSTD: u32 = 15;
-
-/// Bytes whose digest takes so long that it is made on a thread for such things: a quarter of a millisecond and more.
-const LARGE_TO_DIGEST: usize = 256 * 1024;
-
 /// What compresses, shared by all requests.
 #[derive(Debug, Default)]
 pub struct Compressor {
@@ -56,18 +48,12 @@ pub struct Compressor {
     making: Arc<Making>,
 }
 
-/// Which form of which stored response: by the address of the response, which whoever makes it holds.
-type Place = (usize, Recoding, Effort);
-
-/// The forms of stored responses that are being made.
-type Making = DashMap<Place, watch::Receiver<Option<Arc<Stored>>>>;
-
 /// In which form a stored response is sent.
 pub(super) enum Chosen {
     AsItCame,
-    Form(Arc<Stored>),
+    Form(Arc<Stored>, Recoding),
     /// It has to be made first.
-    Missing(Recoding),
+    Missing(Wanted),
 }
 
 impl Proxy {
@@ -99,7 +85,7 @@ impl Proxy {
         if body == Body::Fixed {
             return None;
         }
-        vary_by_coding(&mut head.fields);
+        vary(&mut head.fields, body, rules.dictionaries);
         let recoding = recoding(rules, &request.fields, body)?;
         let mut recoder = None;
         if head.framing != Framing::None {
@@ -119,7 +105,13 @@ impl Proxy {
                 How::Encode(recipe) => (recipe.coding, Compressed::Live),
                 How::Decode(coding, _) => (coding, Compressed::Decoded),
             };
-            let Some(new) = Recoder::new(how, flushing, &self.compressor.workers, &self.compressor.places) else {
+            let Some(new) = Recoder::new(
+                how,
+                recoding.as_str(),
+                flushing,
+                &self.compressor.workers,
+                &self.compressor.places,
+            ) else {
                 self.metrics.compression(coding, Compressed::Busy);
                 return None;
             };
@@ -138,36 +130,96 @@ impl Proxy {
         let (Some(rules), Some(forms)) = (&decided.route.compression, stored.forms()) else {
             return Chosen::AsItCame;
         };
-        let Some(recoding) = recoding(rules, &decided.request.fields, forms.body) else {
+        let plain = recoding(rules, &decided.request.fields, forms.body);
+        if let Some(wanted) = self.with_dictionary(rules, decided, key, stored, forms) {
+            let without = plain.and_then(|plain| forms.get(plain));
+            match forms.get(wanted.recoding) {
+                None => return Chosen::Missing(wanted),
+                Some(Form::Made(form, effort)) if is_smaller(form, without) => {
+                    return self.chosen_form(decided, rules, key, stored, &wanted, form, *effort);
+                }
+                Some(Form::Made(..) | Form::Worthless) => {}
+            }
+        }
+        let Some(recoding) = plain else {
             return Chosen::AsItCame;
         };
+        let wanted = Wanted::without_dictionary(recoding);
         match forms.get(recoding) {
-            None => Chosen::Missing(recoding),
+            None => Chosen::Missing(wanted),
             Some(Form::Worthless) => Chosen::AsItCame,
-            Some(Form::Made(form, effort)) => {
-                if *effort == Effort::Quick && forms.is_used_again() {
-                    self.improve(decided, rules, key, stored, recoding);
-                }
-                Chosen::Form(form.clone())
-            }
+            Some(Form::Made(form, effort)) => self.chosen_form(decided, rules, key, stored, &wanted, form, *effort),
         }
     }
 
+    /// A form that is there. One that is used again is worth being made better.
+    #[expect(clippy::too_many_arguments, reason = "what is decided, and what is there")]
+    fn chosen_form(
+        &self,
+        decided: &Decided<'_>,
+        rules: &Arc<Compression>,
+        key: &CacheKey,
+        stored: &Arc<Stored>,
+        wanted: &Wanted,
+        form: &Arc<Stored>,
+        effort: Effort,
+    ) -> Chosen {
+        if effort == Effort::Quick && stored.forms().is_some_and(Forms::is_used_again) {
+            self.improve(decided, rules, key, stored, wanted);
+        }
+        Chosen::Form(form.clone(), wanted.recoding)
+    }
+
     /// The form of a stored response that this request gets. Where it has to be made first, that is done once for all who ask for it.
-    pub(super) async fn in_form(&self, decided: &Decided<'_>, key: &CacheKey, stored: &Arc<Stored>) -> Arc<Stored> {
-        let recoding = match self.chosen(decided, key, stored) {
+    pub(super) async fn in_form(
+        &self,
+        decided: &Decided<'_>,
+        key: &CacheKey,
+        stored: &Arc<Stored>,
+        exchange: &mut Exchange,
+    ) -> Arc<Stored> {
+        let (form, recoding) = match self.chosen(decided, key, stored) {
             Chosen::AsItCame => return stored.clone(),
-            Chosen::Form(form) => return form,
-            Chosen::Missing(recoding) => recoding,
+            Chosen::Form(form, recoding) => (Some(form), recoding),
+            Chosen::Missing(wanted) => self.when_made(decided, key, stored, &wanted).await,
         };
-        let Some(rules) = &decided.route.compression else {
-            return stored.clone();
+        match form {
+            Some(form) => {
+                exchange.coding = Some(recoding.as_str());
+                form
+            }
+            None => stored.clone(),
+        }
+    }
+
+    /// Waits for a form, though not for long. Where one with a dictionary comes to nothing, it is the one without.
+    async fn when_made(
+        &self,
+        decided: &Decided<'_>,
+        key: &CacheKey,
+        stored: &Arc<Stored>,
+        wanted: &Wanted,
+    ) -> (Option<Arc<Stored>>, Recoding) {
+        let until = Instant::now() + PATIENCE;
+        let (Some(rules), Some(forms)) = (&decided.route.compression, stored.forms()) else {
+            return (None, wanted.recoding);
         };
-        let mut made = self.make(decided, rules, key, stored, recoding);
-        let waited = tokio::time::timeout(PATIENCE, made.wait_for(Option::is_some)).await;
-        match waited {
-            Ok(Ok(form)) => form.clone().unwrap_or_else(|| stored.clone()),
-            Ok(Err(_)) | Err(_) => stored.clone(),
+        let made = self.make(decided, rules, key, stored, wanted);
+        let form = made_until(made, until).await;
+        let plain = recoding(rules, &decided.request.fields, forms.body);
+        match (form, &wanted.dictionary, plain) {
+            (None, Some(_), Some(plain)) => {
+                let form = match forms.get(plain) {
+                    Some(Form::Made(form, _)) => Some(form.clone()),
+                    Some(Form::Worthless) => None,
+                    None => {
+                        let wanted = Wanted::without_dictionary(plain);
+                        made_until(self.make(decided, rules, key, stored, &wanted), until).await
+                    }
+                };
+                (form, plain)
+            }
+            (form, _, _) => (form, wanted.recoding),
         }
     }
 
@@ -178,20 +230,16 @@ impl Proxy {
         rules: &Arc<Compression>,
         key: &CacheKey,
         stored: &Arc<Stored>,
-        recoding: Recoding,
-    ) -> watch::Receiver<Option<Arc<Stored>>> {
-        let (sender, receiver) = watch::channel(None);
-        let place = (Arc::as_ptr(stored).addr(), recoding, Effort::Quick);
+        wanted: &Wanted,
+    ) -> watch::Receiver<Progress> {
+        let (sender, receiver) = watch::channel(Progress::NotYet);
+        let place = (Arc::as_ptr(stored).addr(), wanted.recoding, Effort::Quick);
         match self.compressor.making.entry(place) {
             Entry::Occupied(under_way) => return under_way.get().clone(),
             Entry::Vacant(vacant) => drop(vacant.insert(receiver.clone())),
         }
-        let order = self.order(decided, rules, key, stored, recoding, place);
-        let quick = Quick {
-            order,
-            limit: decided.max_body().saturating_mul(MAX_DECODED_STORED),
-            sender,
-        };
+        let order = self.order(decided, rules, key, stored, wanted, place);
+        let quick = Quick { order, sender };
         let workers = self.compressor.workers.clone();
         match quick.order.l2_for_form() {
             Some(l2) => {
@@ -214,24 +262,24 @@ impl Proxy {
         rules: &Arc<Compression>,
         key: &CacheKey,
         stored: &Arc<Stored>,
-        recoding: Recoding,
+        wanted: &Wanted,
     ) {
-        if recoding == Recoding::Undone {
+        if wanted.recoding == Recoding::Undone {
             return;
         }
-        let place = (Arc::as_ptr(stored).addr(), recoding, Effort::Best);
+        let place = (Arc::as_ptr(stored).addr(), wanted.recoding, Effort::Best);
         let Entry::Vacant(vacant) = self.compressor.making.entry(place) else {
             return;
         };
-        let (_, nobody) = watch::channel(None);
+        let (_, nobody) = watch::channel(Progress::NotYet);
         drop(vacant.insert(nobody));
-        let order = self.order(decided, rules, key, stored, recoding, place);
+        let order = self.order(decided, rules, key, stored, wanted, place);
         let workers = self.compressor.workers.clone();
         match order.l2_for_form() {
             Some(l2) => {
                 tokio::spawn(async move {
                     match order.look(&l2).await {
-                        Some(body @ FormBody::Made(_, Effort::Best)) => drop(order.take(&body)),
+                        Some(body @ FormBody::Made(_, Effort::Best)) => order.take(&body),
                         Some(_) | None => order.improve(&workers),
                     }
                 });
@@ -246,7 +294,7 @@ impl Proxy {
         rules: &Arc<Compression>,
         key: &CacheKey,
         stored: &Arc<Stored>,
-        recoding: Recoding,
+        wanted: &Wanted,
         place: Place,
     ) -> Order {
         let began = self.cache.begin();
@@ -254,185 +302,33 @@ impl Proxy {
             rules: rules.clone(),
             key: key.clone(),
             stored: stored.clone(),
-            recoding,
+            wanted: wanted.clone(),
             memory: self.cache.memory.clone(),
             metrics: self.metrics.clone(),
             l2: self.cache.l2.clone(),
             keeping: decided
                 .cache_rules()
                 .map(|rules| Keeping::of(rules, decided.route, began)),
+            limit: decided.max_body().saturating_mul(MAX_DECODED_STORED),
             _done: Done(self.compressor.making.clone(), place),
         }
     }
 }
 
-/// A form that is to be made.
-struct Order {
-    rules: Arc<Compression>,
-    key: CacheKey,
-    stored: Arc<Stored>,
-    recoding: Recoding,
-    memory: Arc<Memory>,
-    metrics: Arc<Metrics>,
-    l2: Option<L2>,
-    keeping: Option<Keeping>,
-    _done: Done,
-}
-
-impl Order {
-    /// L2, if forms of this kind are found there: reading what came compressed is quicker than asking for it.
-    fn l2_for_form(&self) -> Option<L2> {
-        match self.recoding {
-            Recoding::To(_) => self.l2.clone().filter(L2::is_available),
-            Recoding::Undone => None,
-        }
-    }
-
-    /// What another instance has made.
-    async fn look(&self, l2: &L2) -> Option<FormBody> {
-        let route = self.keeping.as_ref()?.route();
-        if self.stored.body.len() > LARGE_TO_DIGEST {
-            let stored = self.stored.clone();
-            tokio::task::spawn_blocking(move || stored.digest()).await.ok()?;
-        }
-        l2.look_for_form(&self.key, route, &self.stored, self.recoding.as_str())
-            .await
-    }
-
-    /// Puts beside the response what another instance has made. Answers it as it is then, if it still is.
-    fn take(&self, body: &FormBody) -> Option<Arc<Stored>> {
-        if let Recoding::To(coding) = self.recoding {
-            self.metrics.compression(coding, Compressed::Shared);
-        }
-        self.memory.add_form(&self.key, &self.stored, self.recoding, body)
-    }
-
-    /// Puts beside the response what was made here, and gives it to the others.
-    fn give(&self, body: &FormBody) {
-        let is_there = self.memory.add_form(&self.key, &self.stored, self.recoding, body);
-        if let (Some(stored), Some(l2), Some(keeping)) = (is_there, self.l2_for_form(), &self.keeping) {
-            // Here, where nobody's request is held up by it.
-            stored.digest();
-            let write = keeping.clone().write(self.key.clone(), stored);
-            l2.write_form(write, self.recoding.as_str().to_owned(), body.clone());
-        }
-    }
-
-    fn improve(self, workers: &Workers) {
-        let stored = self.stored.clone();
-        if workers.when_idle(move || self.make_best()).is_err()
-            && let Some(forms) = stored.forms()
-        {
-            forms.put_off();
-        }
-    }
-
-    fn make_best(self) {
-        let Recoding::To(coding) = self.recoding else { return };
-        let Some(Form::Made(form, _)) = self.stored.forms().and_then(|forms| forms.get(self.recoding)) else {
-            return;
-        };
-        let level = best_level(&self.rules, coding, self.stored.body.len());
-        match encode(&self.stored.body, coding, level) {
-            Ok(body) if body.len() <= form.body.len() => {
-                self.metrics.compression(coding, Compressed::Best);
-                self.give(&FormBody::Made(body, Effort::Best));
-            }
-            // What there is is as good as it gets.
-            Ok(_) => self.give(&FormBody::Made(Bytes::clone(&form.body), Effort::Best)),
-            Err(error) => tracing::warn!(%error, "compression failed"),
-        }
+/// Whether a form with a dictionary is smaller than the one without, if that is there.
+fn is_smaller(form: &Stored, without: Option<&Form>) -> bool {
+    match without {
+        Some(Form::Made(without, _)) => form.body.len() < without.body.len(),
+        Some(Form::Worthless) | None => true,
     }
 }
 
-/// A form that somebody waits for.
-struct Quick {
-    order: Order,
-    /// Bytes of the longest body that may come out.
-    limit: u64,
-    sender: watch::Sender<Option<Arc<Stored>>>,
-}
-
-impl Quick {
-    fn make(self) {
-        let order = &self.order;
-        let body = quick_body(&order.rules, &order.stored, order.recoding, self.limit, &order.metrics);
-        self.order.give(&body);
-        self.answer(&body);
-    }
-
-    fn found(self, body: &FormBody) {
-        self.order.take(body);
-        self.answer(body);
-    }
-
-    fn answer(&self, body: &FormBody) {
-        let stored = &self.order.stored;
-        let answer = match body {
-            FormBody::Made(body, _) => Arc::new(stored.form(self.order.recoding, body.clone())),
-            FormBody::Worthless => stored.clone(),
-        };
-        self.sender.send_replace(Some(answer));
-    }
-}
-
-/// Ends the making of a form, however it ends.
-struct Done(Arc<Making>, Place);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.remove(&self.1);
-    }
-}
-
-/// The body of a form, made so that nobody waits for it long.
-fn quick_body(rules: &Compression, stored: &Stored, recoding: Recoding, limit: u64, metrics: &Metrics) -> FormBody {
-    let as_it_came = stored.forms().map_or(Body::Fixed, |forms| forms.body);
-    let (coding, result) = match (recoding, as_it_came) {
-        (Recoding::To(coding), _) => {
-            let body = encode(&stored.body, coding, rules.live_levels.of(coding));
-            (
-                coding,
-                body.map_err(RecodeError::Encode).map(|body| (body, Compressed::Stored)),
-            )
-        }
-        (Recoding::Undone, Body::Coded(coding)) => {
-            let body = decode(&stored.body, coding, limit);
-            (
-                coding,
-                body.map_err(RecodeError::Decode)
-                    .map(|body| (body, Compressed::Decoded)),
-            )
-        }
-        (Recoding::Undone, Body::Plain | Body::Fixed) => return FormBody::Worthless,
-    };
-    match result {
-        Ok((body, Compressed::Stored)) if !pays(&body, &stored.body) => {
-            metrics.compression(coding, Compressed::Worthless);
-            FormBody::Worthless
-        }
-        Ok((body, word)) => {
-            metrics.compression(coding, word);
-            FormBody::Made(body, Effort::Quick)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a stored response is sent as it came");
-            metrics.compression(coding, Compressed::Failed);
-            FormBody::Worthless
-        }
-    }
-}
-
-fn pays(form: &Bytes, body: &Bytes) -> bool {
-    form.len() as u64 * 100 <= body.len() as u64 * WORTHWHILE
-}
-
-fn best_level(rules: &Compression, coding: Coding, length: usize) -> u32 {
-    let level = rules.stored_levels.of(coding);
-    match coding {
-        Coding::Br if length > LARGE => level.min(BEST_FOR_LARGE_BR),
-        Coding::Zstd if length > LARGE => level.min(BEST_FOR_LARGE_ZSTD),
-        Coding::Br | Coding::Zstd | Coding::Gzip => level,
+/// `None`: it is not there in time, or not worth it.
+async fn made_until(mut made: watch::Receiver<Progress>, until: Instant) -> Option<Arc<Stored>> {
+    let made = tokio::time::timeout_at(until, made.wait_for(|made| !matches!(made, Progress::NotYet))).await;
+    match made.ok()?.ok().as_deref()? {
+        Progress::Made(form) => Some(form.clone()),
+        Progress::NotYet | Progress::Worthless => None,
     }
 }
 
@@ -445,7 +341,8 @@ fn how(rules: &Compression, recoding: Recoding, body: Body, purpose: Purpose, le
             length,
         })),
         (Recoding::Undone, Body::Coded(coding)) => Some(How::Decode(coding, MAX_DECODED)),
-        (Recoding::Undone, Body::Plain | Body::Fixed) => None,
+        // What passes takes no dictionary.
+        (Recoding::Against(..), _) | (Recoding::Undone, Body::Plain | Body::Fixed) => None,
     }
 }
 

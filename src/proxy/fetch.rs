@@ -84,7 +84,7 @@ impl Proxy {
             fetch.land(Landing::Failed);
             exchange.cache = Some(CacheResult::ServedStale);
             let status = hit(&served, "stale-if-error");
-            let stored = self.in_form(decided, &fetch.destination.key, &stored).await;
+            let stored = self.in_form(decided, &fetch.destination.key, &stored, exchange).await;
             self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
                 .await?;
             return Ok(Plan::Answered);
@@ -300,7 +300,7 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
-        let stored = self.in_form(decided, &fetch.destination.key, &stored).await;
+        let stored = self.in_form(decided, &fetch.destination.key, &stored, exchange).await;
         self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
             .await?;
         Ok(Plan::Answered)
@@ -447,6 +447,9 @@ impl Fetch {
 pub(super) fn ask_for_identity(request: &mut Fields, rules: &CacheRules) {
     if rules.codings() == Codings::Ours {
         request.set("Accept-Encoding", "identity");
+        for name in ["available-dictionary", "dictionary-id"] {
+            request.remove(name);
+        }
     }
 }
 

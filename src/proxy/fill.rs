@@ -150,6 +150,7 @@ impl Proxy {
         let mut bytes = 0;
         let mut relay = Relay::download();
         let passing = |data: &Bytes| bytes += data.len() as u64;
+        exchange.coding = recoder.as_ref().map(|recoder| recoder.coding());
         let mut meter = exchange.counts_tokens().then(|| {
             let filling = reader.filling();
             Box::new(Meter::new(filling.meta.status, &filling.fields))
@@ -252,6 +253,9 @@ impl Fill {
             memory.replace(key, &stored, None);
             return None;
         }
+        let began = self.filling.began.local;
+        self.proxy
+            .keep_dictionary(self.compression.as_deref(), key, &self.route, &stored, began);
         Some(stored)
     }
 

@@ -136,6 +136,7 @@ impl Proxy {
             self.cache.memory.replace(key, &stored, None);
             return None;
         }
+        self.keep_dictionary(compression, key, route, &stored, began);
         Some(stored)
     }
 

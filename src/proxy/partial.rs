@@ -139,7 +139,7 @@ impl Proxy {
             ttl: Some(served.ttl),
             detail: None,
         };
-        let whole = self.in_form(decided, &destination.key, &whole).await;
+        let whole = self.in_form(decided, &destination.key, &whole, exchange).await;
         self.serve_stored(decided, &whole, served, &status, client, exchange, alarm)
             .await?;
         Ok(Some(Plan::Answered))

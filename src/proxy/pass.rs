@@ -132,6 +132,7 @@ impl Proxy {
                 metrics.first_event(started.elapsed());
             }
         };
+        exchange.coding = recoder.as_ref().map(|recoder| recoder.coding());
         // Boxed, so that bodies that are neither recoded nor looked at hold no room for it.
         let result = match (recoder, &mut meter) {
             (None, None) => relay.body(client, origin, alarm, passing).await,

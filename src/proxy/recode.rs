@@ -100,14 +100,21 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Recoder {
     transcoder: Transcoder,
+    coding: &'static str,
     flushing: Flushing,
     workers: Arc<Workers>,
     place: Place,
 }
 
 impl Recoder {
-    /// `None`: there are too many already, or there is no memory for it.
-    pub fn new(how: How, flushing: Flushing, workers: &Arc<Workers>, places: &Places) -> Option<Self> {
+    /// `coding`: a word for what comes out. `None`: there are too many already, or there is no memory for it.
+    pub fn new(
+        how: How,
+        coding: &'static str,
+        flushing: Flushing,
+        workers: &Arc<Workers>,
+        places: &Places,
+    ) -> Option<Self> {
         let place = places.take()?;
         let transcoder = match how {
             How::Encode(recipe) => Transcoder::Encode(Encoder::new(recipe).ok()?),
@@ -115,16 +122,23 @@ impl Recoder {
         };
         Some(Self {
             transcoder,
+            coding,
             flushing,
             workers: workers.clone(),
             place,
         })
     }
 
+    /// The coding of what comes out, as a word.
+    pub fn coding(&self) -> &'static str {
+        self.coding
+    }
+
     /// The body that becomes of this one.
     pub fn recode<S: Source>(self, source: S) -> Recoded<S> {
         let Self {
             transcoder,
+            coding: _,
             flushing,
             workers,
             place,

@@ -131,13 +131,18 @@ impl VariantKey {
         }))))
     }
 
-    /// The same for a cache that asks for the same codings whatever its client accepts, and recodes what comes: `Accept-Encoding` chooses
-    /// nothing then.
+    /// The same for a cache that asks for the same codings whatever its client accepts, without a dictionary, and recodes what comes: what
+    /// chooses a coding chooses nothing then.
     pub fn without_codings(self) -> Self {
         let Some(mut varied) = self.0 else { return self };
         let others = Vec::from(std::mem::take(&mut varied.nominated))
             .into_iter()
-            .filter(|field| &*field.name != "accept-encoding");
+            .filter(|field| {
+                !matches!(
+                    &*field.name,
+                    "accept-encoding" | "available-dictionary" | "dictionary-id"
+                )
+            });
         varied.nominated = others.collect();
         match varied.nominated.is_empty() {
             true => Self(None),

@@ -37,6 +37,70 @@ impl Coding {
     }
 }
 
+/// A content coding that takes a dictionary (RFC 9842 §4, §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DictionaryCoding {
+    Dcz,
+    Dcb,
+}
+
+impl DictionaryCoding {
+    pub const ALL: [Self; 2] = [Self::Dcz, Self::Dcb];
+
+    /// As it stands in fields.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dcz => "dcz",
+            Self::Dcb => "dcb",
+        }
+    }
+
+    /// What it would be without a dictionary.
+    pub fn base(self) -> Coding {
+        match self {
+            Self::Dcz => Coding::Zstd,
+            Self::Dcb => Coding::Br,
+        }
+    }
+
+    /// The one that is made instead of this coding.
+    fn of(coding: Coding) -> Option<Self> {
+        Self::ALL.into_iter().find(|with| with.base() == coding)
+    }
+
+    /// The best of those that are `offered` in the form without a dictionary, if the client likes it no less than any of those. It has to
+    /// be named: nobody who says `*` means something that needs a dictionary.
+    pub fn choose(request: &Fields, offered: &[Coding]) -> Option<Self> {
+        let accepted = Accepted::of(request);
+        let plain = accepted.choose(offered).map_or(1, |coding| accepted.weight(coding));
+        let mut best: Option<(Self, u16)> = None;
+        for with in offered.iter().filter_map(|coding| Self::of(*coding)) {
+            let weight = named_weight(request, with.as_str())?;
+            if weight >= plain && best.is_none_or(|(_, best)| weight > best) {
+                best = Some((with, weight));
+            }
+        }
+        best.map(|(with, _)| with)
+    }
+}
+
+/// The weight of a coding that is named; 0: it is not, or not acceptable. `None`: the field cannot be read.
+fn named_weight(request: &Fields, name: &str) -> Option<u16> {
+    let mut least = None;
+    for member in request
+        .get_all("accept-encoding")
+        .flat_map(|line| line.split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+    {
+        let (token, weight) = read(member)?;
+        if token.eq_ignore_ascii_case(name.as_bytes()) {
+            least = Some(least.map_or(weight, |before: u16| before.min(weight)));
+        }
+    }
+    Some(least.unwrap_or_default())
+}
+
 /// What a client's `Accept-Encoding` says about the codings that are known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
@@ -235,6 +299,34 @@ mod tests {
         ] {
             assert_eq!(Accepted::of(&request(&[line])).accepts_identity(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn codings_with_a_dictionary_have_to_be_named() {
+        use DictionaryCoding::{Dcb, Dcz};
+        for (lines, expected) in [
+            (&["gzip, deflate, br, zstd, dcb, dcz"][..], Some(Dcz)),
+            (&["gzip", "dcb"], Some(Dcb)),
+            (&["dcz"], Some(Dcz)),
+            (&["DCZ;q=0.5"], Some(Dcz)),
+            (&["dcz;q=0.5, dcb"], Some(Dcb)),
+            (&["dcz;q=0.5, br"], None),
+            (&["dcz;q=0, dcb;q=0"], None),
+            (&["dcz, dcz;q=0"], None),
+            (&["*"], None),
+            (&["br, zstd"], None),
+            (&[], None),
+            (&["dcz;x=1"], None),
+        ] {
+            assert_eq!(
+                DictionaryCoding::choose(&request(lines), &Coding::ALL),
+                expected,
+                "{lines:?}"
+            );
+        }
+        let both = request(&["dcb, dcz"]);
+        assert_eq!(DictionaryCoding::choose(&both, &[Coding::Br, Coding::Zstd]), Some(Dcb));
+        assert_eq!(DictionaryCoding::choose(&both, &[Coding::Gzip]), None);
     }
 
     proptest! {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::{FORM, PLAIN, Reader, SLICED_FROM, head, opened, put, sealed};
 use crate::cache::coherence::Mark;
-use crate::cache::recoded::{Digest, Effort, FormBody};
+use crate::cache::recoded::{Effort, FormBody};
 use crate::metrics::RedisFault;
+use crate::transform::dictionary::Digest;
 
 /// What a form is of.
 #[derive(Debug, Clone, Copy)]

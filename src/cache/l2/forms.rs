@@ -18,12 +18,13 @@ use super::{L2, Shared, WRITE, Write};
 use crate::cache::Stored;
 use crate::cache::codec::form::{FormOf, decode, encode};
 use crate::cache::epochs::{Since, Subject};
-use crate::cache::recoded::{Digest, FormBody};
+use crate::cache::recoded::FormBody;
 use crate::config::WritePolicy;
 use crate::key::CacheKey;
 use crate::metrics::{RedisFault, RedisOperation};
 use crate::redis::RedisError;
 use crate::rfc9111::date::Timestamp;
+use crate::transform::dictionary::Digest;
 
 /// Forms that are written at the same time. More come only after a flood of new responses; they are not written then, and some other instance,
 /// or this one after its next start, makes them again.

@@ -36,6 +36,9 @@ pub struct FileMemory {
     pub max_ttl: Option<DurationOrNever>,
     /// What goes when the tier is full. Default: s3_fifo.
     pub eviction: Option<EvictionName>,
+    /// For older versions of assets that newer ones are compressed against, where a route has `compression.dictionaries`; beside
+    /// `size`. Default: 32MiB.
+    pub dictionaries: Option<SizeText>,
 }
 
 /// What goes when a tier is full.

@@ -308,6 +308,9 @@ pub struct FileCompression {
     pub events: Option<bool>,
     /// Which responses that may be about one client are compressed. Default: public.
     pub authenticated: Option<AuthenticatedName>,
+    /// Whether a stored response is compressed against an older one that the client still has, where the origin offers that with
+    /// `Use-As-Dictionary` (RFC 9842). Default: false.
+    pub dictionaries: Option<bool>,
     /// How long what has come may wait for more before it is sent. Default: 20ms.
     pub flush_after: Option<DurationText>,
     /// While a response passes. Default: gzip 6, br 5, zstd 3.

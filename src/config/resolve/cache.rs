@@ -52,6 +52,9 @@ fn memory(typed: Option<&FileCache>, report: &mut Report, path: &KeyPath) -> Mem
             Some(EvictionName::Lru) => Eviction::Lru,
             Some(EvictionName::Lfu) => Eviction::Lfu,
         },
+        dictionaries: typed
+            .and_then(|memory| memory.dictionaries.as_ref())
+            .map_or(defaults::MEMORY_DICTIONARIES, |size| size.0),
     };
     if memory.size == 0 {
         report.value(
@@ -62,6 +65,13 @@ fn memory(typed: Option<&FileCache>, report: &mut Report, path: &KeyPath) -> Mem
     }
     if memory.max_body == 0 {
         report.value(&path.key("max_body"), "must be greater than 0", "");
+    }
+    if memory.dictionaries == 0 {
+        report.value(
+            &path.key("dictionaries"),
+            "must be greater than 0",
+            "to use none, leave compression.dictionaries out",
+        );
     }
     if memory.max_body > memory.size {
         report.value(&path.key("max_body"), "must not be larger than cache.memory.size", "");

@@ -34,6 +34,7 @@ fn everything_about_caching() {
             max_body: 1 << 20,
             max_ttl: Some(seconds(86_400)),
             eviction: Eviction::Lfu,
+            dictionaries: 32 << 20,
         },
         warm: Some(Warm {
             after_purge: false,

@@ -41,6 +41,7 @@ fn entry(request_id: &str) -> Entry {
         upstream: None,
         server: None,
         cache: None,
+        coding: None,
         request_bytes: 0,
         response_bytes: 0,
         duration: Duration::ZERO,

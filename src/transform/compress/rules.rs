@@ -1,11 +1,11 @@
 //! Which responses are compressed.
 
 use super::Recoding;
-use crate::config::{Authenticated, Compression, Events};
+use crate::config::{Authenticated, Compression, Events, UseDictionaries};
 use crate::key::Glob;
 use crate::message::Fields;
 use crate::transform::events::is_event_stream;
-use crate::transform::negotiate::{Accepted, Coding};
+use crate::transform::negotiate::{Accepted, Coding, DictionaryCoding};
 
 /// What is compressed where a route does not list types: text in all its forms, and formats that are not compressed by themselves.
 pub const TYPES: [&str; 22] = [
@@ -57,12 +57,9 @@ pub fn body(rules: &Compression, status: u16, fields: &Fields, length: Option<u6
     if fields.has_token("cache-control", "no-transform") {
         return Body::Fixed;
     }
-    let mut codings = fields.get_all("content-encoding");
-    if let Some(coding) = codings.next() {
-        return match (Coding::parse(coding.trim_ascii()), codings.next()) {
-            (Some(coding), None) => Body::Coded(coding),
-            _ => Body::Fixed,
-        };
+    match body_as_it_came(fields) {
+        Body::Plain => {}
+        coded => return coded,
     }
     let Some(content_type) = fields.get("content-type") else {
         return Body::Fixed;
@@ -71,9 +68,20 @@ pub fn body(rules: &Compression, status: u16, fields: &Fields, length: Option<u6
         true => rules.events == Events::Compressed,
         false => length.is_none_or(|length| length >= rules.min_size) && is_listed(&rules.types, content_type),
     };
-    match compresses && !is_secret(rules, fields) {
+    let may_be_secret = rules.authenticated == Authenticated::Everything;
+    match compresses && (may_be_secret || !is_secret(fields)) {
         true => Body::Plain,
         false => Body::Fixed,
+    }
+}
+
+/// Whether a body has a coding, and one that can be read here.
+pub fn body_as_it_came(fields: &Fields) -> Body {
+    let mut codings = fields.get_all("content-encoding");
+    match codings.next().map(|coding| Coding::parse(coding.trim_ascii())) {
+        None => Body::Plain,
+        Some(Some(coding)) if codings.next().is_none() => Body::Coded(coding),
+        Some(_) => Body::Fixed,
     }
 }
 
@@ -83,13 +91,7 @@ pub fn recoding(rules: &Compression, request: &Fields, body: Body) -> Option<Rec
         Body::Fixed => None,
         Body::Plain => {
             let coding = Accepted::of(request).choose(&rules.codings)?;
-            // Parts are those of the origin's body, so that they fit together (RFC 9110 §14.2).
-            let is_declined = request.contains(OPT_OUT)
-                || request.contains("range")
-                // RFC 9111 §5.2.1.6.
-                || request.has_token("cache-control", "no-transform")
-                || rules.authenticated == Authenticated::Nothing && has_credentials(request);
-            (!is_declined).then_some(Recoding::To(coding))
+            is_willing(rules, request).then_some(Recoding::To(coding))
         }
         Body::Coded(coding) => {
             let accepted = Accepted::of(request);
@@ -98,12 +100,29 @@ pub fn recoding(rules: &Compression, request: &Fields, body: Body) -> Option<Rec
     }
 }
 
+/// The coding with a dictionary, whichever that may be, in which this request could get a body that is [`Body::Plain`]. `None`: none. Nothing
+/// that has credentials is ever compressed like that.
+pub fn dictionary_coding(rules: &Compression, request: &Fields) -> Option<DictionaryCoding> {
+    if rules.dictionaries == UseDictionaries::Never || request.contains("authorization") {
+        return None;
+    }
+    is_willing(rules, request).then(|| DictionaryCoding::choose(request, &rules.codings))?
+}
+
+/// Whether this request may get a body that is compressed here.
+fn is_willing(rules: &Compression, request: &Fields) -> bool {
+    // Parts are those of the origin's body, so that they fit together (RFC 9110 §14.2).
+    let is_declined = request.contains(OPT_OUT)
+        || request.contains("range")
+        // RFC 9111 §5.2.1.6.
+        || request.has_token("cache-control", "no-transform")
+        || rules.authenticated == Authenticated::Nothing && has_credentials(request);
+    !is_declined
+}
+
 /// Whether what the response says may be for one client. Who can see how long a compressed response is, and have something of its own put
 /// into it, learns the rest bit by bit (BREACH).
-fn is_secret(rules: &Compression, fields: &Fields) -> bool {
-    if rules.authenticated == Authenticated::Everything {
-        return false;
-    }
+pub fn is_secret(fields: &Fields) -> bool {
     let is_private = fields.get_all("cache-control").any(|line| {
         line.split(|b| *b == b',').any(|directive| {
             let name = directive.split(|b| *b == b'=').next().unwrap_or_default();

@@ -4,7 +4,7 @@
 //! the suffix is taken off again before anybody who does not know it sees it. Weak tags stay: they name what is meant by the bytes,
 //! and that is the same.
 
-use super::Recoding;
+use super::{Recoding, names_dictionary};
 use crate::message::Fields;
 use crate::transform::negotiate::Accepted;
 
@@ -18,16 +18,32 @@ pub fn suffixed(etag: &[u8], recoding: Recoding) -> Option<Vec<u8>> {
     if inner.contains(&b'"') {
         return None;
     }
-    Some([b"\"", inner, MARK, recoding.as_str().as_bytes(), b"\""].concat())
+    Some([b"\"", inner, MARK, recoding.name().as_bytes(), b"\""].concat())
+}
+
+/// How the response was recoded that a tag of ours stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    Recoded(Recoding),
+    /// With a dictionary, of which the tag names only a part.
+    WithDictionary,
 }
 
 /// The origin's tag in one of ours, and how it was recoded. `None`: it is none of ours.
-pub fn original(tag: &[u8]) -> Option<(Vec<u8>, Recoding)> {
+pub fn original(tag: &[u8]) -> Option<(Vec<u8>, Mark)> {
     let inner = tag.strip_suffix(b"\"")?;
-    Recoding::ALL.into_iter().find_map(|recoding| {
-        let inner = inner.strip_suffix(recoding.as_str().as_bytes())?.strip_suffix(MARK)?;
-        (inner.contains(&b'"')).then(|| ([inner, b"\""].concat(), recoding))
-    })
+    let at = memchr::memmem::rfind(inner, MARK)?;
+    let (inner, marked) = inner.split_at(at);
+    let name = marked.strip_prefix(MARK)?;
+    let known = Recoding::ALL
+        .into_iter()
+        .find(|recoding| recoding.as_str().as_bytes() == name);
+    let mark = match known {
+        Some(recoding) => Mark::Recoded(recoding),
+        None if names_dictionary(name) => Mark::WithDictionary,
+        None => return None,
+    };
+    inner.contains(&b'"').then(|| ([inner, b"\""].concat(), mark))
 }
 
 /// Takes our suffixes out of the conditions of a request, for whoever evaluates them by the origin's tags.
@@ -41,7 +57,7 @@ pub fn restore_conditions(request: &mut Fields, accepted: Accepted) {
         rewrite(request, "If-Match", |_| true);
     }
     if names_ours(request, "if-none-match") {
-        rewrite(request, "If-None-Match", |recoding| is_acceptable(recoding, accepted));
+        rewrite(request, "If-None-Match", |mark| is_acceptable(mark, accepted));
     }
     if names_ours(request, "if-range") {
         request.remove("if-range");
@@ -56,16 +72,18 @@ pub fn confirmed(request: &Fields, etag: &[u8], accepted: Accepted) -> Option<Ve
         .get_all("if-none-match")
         .flat_map(members)
         .find(|member| match original(member) {
-            Some((tag, recoding)) => tag == etag.trim_ascii() && is_acceptable(recoding, accepted),
+            Some((tag, mark)) => tag == etag.trim_ascii() && is_acceptable(mark, accepted),
             None => false,
         })
         .map(<[u8]>::to_vec)
 }
 
-fn is_acceptable(recoding: Recoding, accepted: Accepted) -> bool {
-    match recoding {
-        Recoding::To(coding) => accepted.accepts(coding),
-        Recoding::Undone => accepted.accepts_identity(),
+fn is_acceptable(mark: Mark, accepted: Accepted) -> bool {
+    match mark {
+        Mark::Recoded(Recoding::To(coding)) => accepted.accepts(coding),
+        Mark::Recoded(Recoding::Undone) => accepted.accepts_identity(),
+        // Nothing that passes is compressed like that, so nothing of it is confirmed either.
+        Mark::Recoded(Recoding::Against(..)) | Mark::WithDictionary => false,
     }
 }
 
@@ -77,11 +95,11 @@ fn names_ours(request: &Fields, name: &str) -> bool {
 }
 
 /// Puts the origin's tags in the place of ours that `keeps` says yes to; the others of ours go.
-fn rewrite(request: &mut Fields, name: &str, keeps: impl Fn(Recoding) -> bool) {
+fn rewrite(request: &mut Fields, name: &str, keeps: impl Fn(Mark) -> bool) {
     let mut tags: Vec<Vec<u8>> = Vec::new();
     for member in request.get_all(name).flat_map(members) {
         let tag = match original(member) {
-            Some((tag, recoding)) if keeps(recoding) => tag,
+            Some((tag, mark)) if keeps(mark) => tag,
             Some(_) => continue,
             None => member.to_vec(),
         };
@@ -109,7 +127,7 @@ fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::negotiate::Coding;
+    use crate::transform::negotiate::{Coding, DictionaryCoding};
 
     const BR: Recoding = Recoding::To(Coding::Br);
 
@@ -132,7 +150,11 @@ mod tests {
             let suffixed = suffixed(etag.as_bytes(), BR);
             assert_eq!(text(suffixed.clone()).as_deref(), expected, "{etag}");
             if let Some(tag) = suffixed {
-                assert_eq!(original(&tag), Some((etag.trim().as_bytes().to_vec(), BR)), "{etag}");
+                assert_eq!(
+                    original(&tag),
+                    Some((etag.trim().as_bytes().to_vec(), Mark::Recoded(BR))),
+                    "{etag}"
+                );
             }
         }
         for foreign in [
@@ -141,10 +163,31 @@ mod tests {
             "\"a;gzip\"",
             ";fb-br\"",
             "\"a;fb-lz4\"",
+            "\"a;fb-dcz\"",
+            "\"a;fb-dcz-12\"",
+            "\"a;fb-gzip-000102030405060708090a0b0c0d0e0f\"",
             "\"a;fb-br",
             "",
         ] {
             assert_eq!(original(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn tags_name_the_dictionary() {
+        let digest = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let recoding = Recoding::Against(DictionaryCoding::Dcb, digest);
+        let tag = suffixed(b"\"a\"", recoding).unwrap();
+        assert_eq!(tag, b"\"a;fb-dcb-000102030405060708090a0b0c0d0e0f\"");
+        assert_eq!(original(&tag), Some((b"\"a\"".to_vec(), Mark::WithDictionary)));
+        let value = String::from_utf8(tag).unwrap();
+        for (name, expected) in [("If-Match", Some("\"a\"")), ("If-None-Match", None), ("If-Range", None)] {
+            let mut request = Fields::new();
+            request.push("Accept-Encoding", "br, dcb");
+            request.push(name, &value);
+            let accepted = Accepted::of(&request);
+            restore_conditions(&mut request, accepted);
+            assert_eq!(request.get(name), expected.map(str::as_bytes), "{name}");
         }
     }
 

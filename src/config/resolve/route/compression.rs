@@ -8,7 +8,7 @@ use crate::config::diagnostic::KeyPath;
 use crate::config::file::shape::{List, Switch};
 use crate::config::file::{AuthenticatedName, CodingName, FileCompression, FileLevels};
 use crate::config::report::Report;
-use crate::config::{Authenticated, Compression, Events, Levels};
+use crate::config::{Authenticated, Compression, Events, Levels, UseDictionaries};
 use crate::key::Glob;
 use crate::transform::negotiate::Coding;
 
@@ -29,6 +29,7 @@ pub struct SaidCompression {
     types: Option<Vec<Glob>>,
     events: Option<Events>,
     authenticated: Option<Authenticated>,
+    dictionaries: Option<UseDictionaries>,
     flush_after: Option<Duration>,
     live_levels: SaidLevels,
     stored_levels: SaidLevels,
@@ -65,6 +66,10 @@ pub fn read(typed: &Switch<FileCompression>, report: &mut Report, path: &KeyPath
             AuthenticatedName::None => Authenticated::Nothing,
             AuthenticatedName::Public => Authenticated::Public,
             AuthenticatedName::All => Authenticated::Everything,
+        }),
+        dictionaries: typed.dictionaries.map(|used| match used {
+            true => UseDictionaries::AsOffered,
+            false => UseDictionaries::Never,
         }),
         flush_after: typed.flush_after.as_ref().map(|wait| {
             if wait.0 > LONGEST_WAIT {
@@ -165,6 +170,7 @@ pub fn assemble(own: Option<&Said>, common: Option<&Said>) -> Option<Arc<Compres
             .authenticated
             .or(common.authenticated)
             .unwrap_or(default.authenticated),
+        dictionaries: own.dictionaries.or(common.dictionaries).unwrap_or(default.dictionaries),
         flush_after: own.flush_after.or(common.flush_after).unwrap_or(default.flush_after),
         live_levels: own.live_levels.or(common.live_levels, default.live_levels),
         stored_levels: own.stored_levels.or(common.stored_levels, default.stored_levels),
