@@ -4,6 +4,7 @@
 //! a fetch brings in, read by everybody who waits while it still arrives. [`partial`] puts parts of representations together. [`recoded`] are the forms in which stored responses are sent, [`dictionaries`] what they are compressed against. [`stored_lines`]
 //! are what a client gets of a stored response's head. [`purge`] takes responses out of use; [`epochs`] tell of a response whether that has happened to it, and [`tags`] what it is labelled with.
 
+pub mod ahead;
 pub mod codec;
 pub mod coherence;
 pub mod dictionaries;
@@ -23,6 +24,7 @@ pub mod tags;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::ahead::Ahead;
 pub use self::coherence::Began;
 pub use self::dictionaries::{Dictionaries, Dictionary};
 pub use self::epochs::Epochs;
@@ -90,6 +92,7 @@ pub struct Cache {
     pub flights: Flights,
     pub epochs: Arc<Epochs>,
     pub refreshes: Refreshes,
+    pub ahead: Ahead,
     pub hottest: Hottest,
     pub dictionaries: Arc<Dictionaries>,
     /// `None`: L1 only.
@@ -100,18 +103,28 @@ pub struct Cache {
 const MAX_REFRESHES: usize = 256;
 
 /// Counts the refreshes under way.
-#[derive(Debug, Clone, Default)]
-pub struct Refreshes(Arc<AtomicUsize>);
+#[derive(Debug, Clone)]
+pub struct Refreshes {
+    under_way: Arc<AtomicUsize>,
+    most: usize,
+}
 
 /// One refresh; dropping it ends it.
 #[derive(Debug)]
 pub struct Refreshing(Refreshes);
 
 impl Refreshes {
+    fn new(most: usize) -> Self {
+        Self {
+            under_way: Arc::default(),
+            most,
+        }
+    }
+
     /// `None`: there are too many.
     pub fn begin(&self) -> Option<Refreshing> {
         let place = Refreshing(self.clone());
-        match self.0.fetch_add(1, Ordering::Relaxed) < MAX_REFRESHES {
+        match self.under_way.fetch_add(1, Ordering::Relaxed) < self.most {
             true => Some(place),
             false => None,
         }
@@ -120,7 +133,7 @@ impl Refreshes {
 
 impl Drop for Refreshing {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -139,7 +152,8 @@ impl Cache {
             epochs: memory.epochs().clone(),
             memory,
             flights: Flights::default(),
-            refreshes: Refreshes::default(),
+            refreshes: Refreshes::new(MAX_REFRESHES),
+            ahead: Ahead::default(),
             hottest: Hottest::default(),
             dictionaries: Arc::new(Dictionaries::new(config.dictionaries)),
             l2: None,

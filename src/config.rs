@@ -274,6 +274,26 @@ pub struct CachePolicy {
     pub set_cookie: SetCookie,
     pub request_directives: ClientDirectives,
     pub collapse: Collapse,
+    /// `None`: what expires is fetched when it is asked for again.
+    pub refresh_ahead: Option<RefreshAhead>,
+}
+
+/// When a fresh response is validated because it will expire soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshAhead {
+    /// The last thousandths of its lifetime in which it happens.
+    pub permille: u32,
+    /// So often it has to be asked for in that time.
+    pub min_hits: u32,
+}
+
+impl Default for RefreshAhead {
+    fn default() -> Self {
+        Self {
+            permille: defaults::REFRESH_AHEAD_PERMILLE,
+            min_hits: defaults::REFRESH_AHEAD_HITS,
+        }
+    }
 }
 
 impl Default for CachePolicy {
@@ -292,6 +312,7 @@ impl Default for CachePolicy {
             set_cookie: SetCookie::Bypass,
             request_directives: ClientDirectives::Honour,
             collapse: Collapse::Instance,
+            refresh_ahead: None,
         }
     }
 }

@@ -77,6 +77,8 @@ families! {
         "Bytes of what new versions of assets are compressed against (RFC 9842).";
     CACHE_PURGES = COUNTER "forebay_cache_purges_total" ["what"]
         "Purges asked for here, those of unsafe requests (RFC 9111 §4.4) among them, by what they name.";
+    CACHE_AHEAD = COUNTER "forebay_cache_refreshed_ahead_total" []
+        "Stored responses that were validated shortly before they expired.";
     UPSTREAM_REQUESTS = COUNTER "forebay_upstream_requests_total" ["upstream", "server", "outcome"]
         "Attempts to get a response from a server, by how they ended.";
     UPSTREAM_DURATION = HISTOGRAM "forebay_upstream_duration_seconds" ["upstream"]
@@ -459,6 +461,7 @@ pub struct Metrics {
     in_flight: Gauge,
     reloads: [Counter; Reload::COUNT],
     purges: [Counter; PurgeKind::COUNT],
+    refreshed_ahead: Counter,
     log_dropped: Arc<Counter>,
     redis: OnceLock<Arc<RedisMetrics>>,
     compressions: [[Counter; Compressed::COUNT]; Coding::ALL.len()],
@@ -492,6 +495,7 @@ impl Metrics {
                 in_flight: Gauge::default(),
                 reloads: Default::default(),
                 purges: Default::default(),
+                refreshed_ahead: Counter::default(),
                 log_dropped: Arc::default(),
                 redis: OnceLock::new(),
                 compressions: Default::default(),
@@ -566,6 +570,11 @@ impl Metrics {
     /// Counts a purge.
     pub fn purge(&self, what: PurgeKind) {
         self.purges[what as usize].add(1);
+    }
+
+    /// Counts a refresh ahead of time.
+    pub fn refreshed_ahead(&self) {
+        self.refreshed_ahead.add(1);
     }
 
     /// Counts lost access log entries.

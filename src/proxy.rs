@@ -1,6 +1,7 @@
 //! A request's way through the stages: route → access → (cache) → forward → respond. Each step takes what the earlier ones decided and
 //! adds one decision to the [`Exchange`].
 
+mod ahead;
 pub mod at_once;
 mod attempts;
 pub(crate) mod cached;

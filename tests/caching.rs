@@ -1,5 +1,6 @@
 //! HTTP caching as seen from outside: plain sockets, an origin that says what it is told, and a clock that the tests move.
 
+mod ahead;
 mod broken;
 mod collapsing;
 mod conformance;

@@ -81,6 +81,16 @@ impl std::fmt::Debug for L2 {
     }
 }
 
+/// A response as it stands in Redis.
+#[derive(Debug)]
+pub struct Inspected {
+    pub stored: Stored,
+    /// Bytes of its value.
+    pub bytes: u64,
+    /// How long Redis keeps it yet.
+    pub kept_for: Duration,
+}
+
 /// A response to be written.
 #[derive(Debug)]
 pub struct Write {
@@ -191,6 +201,11 @@ impl L2 {
         self.shared.look(key, route, request, deadline).await
     }
 
+    /// As [`Self::look`], with what it takes there. For people who look, within the deadline.
+    pub async fn inspect(&self, key: &CacheKey, route: &str, request: &Fields) -> Option<Inspected> {
+        self.shared.inspect(key, route, request, self.deadline()).await
+    }
+
     /// The fields that the responses under a key vary by, those of the newest. `None`: they do not, or Redis did not say so in time.
     pub async fn varies_by(&self, key: &CacheKey, deadline: Instant) -> Option<Vec<String>> {
         let name = self.shared.name(key);
@@ -266,12 +281,23 @@ impl Shared {
     }
 
     async fn look(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Stored> {
+        let inspected = self.inspect(key, route, request, deadline).await?;
+        Some(inspected.stored)
+    }
+
+    async fn inspect(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Inspected> {
         let name = self.name(key);
         let read = self.read(std::slice::from_ref(&name), deadline).await.ok()?.pop()??;
+        let (bytes, kept_for) = (read.bytes.len() as u64, read.left);
         match self.decode(&read.bytes, key, &name)? {
             Value::Response(decoded) => {
                 let stored = self.finish(decoded, read.left, key, route, &name).await?;
-                stored.meta.variant.fits(request).map(|_| stored)
+                let fits = stored.meta.variant.fits(request).is_some();
+                fits.then_some(Inspected {
+                    stored,
+                    bytes,
+                    kept_for,
+                })
             }
             Value::Index(index) => {
                 let names: Vec<String> = index
@@ -289,13 +315,18 @@ impl Shared {
                     if let Some(Value::Response(decoded)) = self.decode(&read.bytes, key, name)
                         && let Some(stored) = self.finish(decoded, read.left, key, route, name).await
                     {
-                        found.push((stored.meta.clone(), stored));
+                        found.push((stored.meta.clone(), (stored, read.bytes.len() as u64, read.left)));
                     }
                 }
-                select(found.iter().map(|(meta, stored)| (stored, meta)), request).map(|stored| Stored {
-                    meta: stored.meta.clone(),
-                    fields: stored.fields.clone(),
-                    body: stored.body.clone().into(),
+                let chosen = select(found.iter().map(|(meta, found)| (found, meta)), request);
+                chosen.map(|(stored, bytes, kept_for)| Inspected {
+                    stored: Stored {
+                        meta: stored.meta.clone(),
+                        fields: stored.fields.clone(),
+                        body: stored.body.clone().into(),
+                    },
+                    bytes: *bytes,
+                    kept_for: *kept_for,
                 })
             }
         }

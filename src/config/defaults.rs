@@ -120,6 +120,11 @@ pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const STREAM_GRACE: Duration = Duration::from_secs(300);
 
+/// The last tenth of its lifetime, in which a response has to be asked for twice: what is asked for less often is not worth a request that
+/// nobody made.
+pub const REFRESH_AHEAD_PERMILLE: u32 = 100;
+pub const REFRESH_AHEAD_HITS: u32 = 2;
+
 /// Requests of a warm-up at once, and the most that can be asked for: an origin that is being spared is not asked for more.
 pub const WARM_CONCURRENCY: u32 = 8;
 pub const WARM_MAX_CONCURRENCY: u32 = 256;

@@ -23,7 +23,7 @@ pub use limit::{
 pub use read::read;
 pub use route::{
     AuthenticatedName, CodingName, CookieKey, FileCachePolicy, FileCompression, FileDefaults, FileKey, FileLevels,
-    FileMatch, FilePolicies, FilePurge, FileQueryKey, FileRequestEdits, FileResponseEdits, FileRoute,
+    FileMatch, FilePolicies, FilePurge, FileQueryKey, FileRefreshAhead, FileRequestEdits, FileResponseEdits, FileRoute,
     RequestDirectivesName, SetCookieName, TagFieldsName,
 };
 use scalar::{Cidr, DurationOrNever, DurationText, ListenText, Percentage, SocketText, Threads, UpstreamText};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::cache::tags::{self, TagFields, Told};
 use crate::config::{
-    self, CachePolicy, Collapse, KeyCookies, QueryKey, QueryParameters, RouteCache, RouteLifetime, ValueTemplate,
+    self, CachePolicy, Collapse, KeyCookies, QueryKey, QueryParameters, RefreshAhead, RouteCache, RouteLifetime,
+    ValueTemplate,
 };
 use crate::key::{Glob, KeyOptions, QueryOptions};
 use crate::message::Fields;
@@ -41,6 +42,8 @@ pub struct CacheRules {
     /// Whether clients see the fields that origins label responses with.
     pub tag_fields: TagFields,
     pub collapse: Collapse,
+    /// `None`: what expires is fetched when it is asked for again.
+    pub refresh_ahead: Option<RefreshAhead>,
     /// How what is stored is compressed. `None`: it is sent as it came.
     pub compression: Option<Arc<config::Compression>>,
 }
@@ -83,6 +86,7 @@ impl CacheRules {
             tags: policy.tags.clone(),
             tag_fields: policy.tag_fields,
             collapse: policy.collapse,
+            refresh_ahead: policy.refresh_ahead,
             compression: route.compression.clone(),
         })
     }

@@ -228,6 +228,9 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
         purges.counter(&[what.as_str()], count.value());
     }
     families.push(purges.into());
+    let mut ahead = Samples::of(Family::CACHE_AHEAD);
+    ahead.counter(&[], metrics.refreshed_ahead.value());
+    families.push(ahead.into());
     let mut log_dropped = Samples::of(Family::LOG_DROPPED);
     log_dropped.counter(&[], metrics.log_dropped.value());
     let mut build_info = Samples::of(Family::BUILD_INFO);

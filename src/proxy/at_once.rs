@@ -55,7 +55,12 @@ pub(super) enum Reached {
 
 impl Proxy {
     /// Takes up a request, without ever waiting. `None`: it has been answered, and all of the answer is written.
-    pub async fn take_up(&self, client: &mut Client, request: Arc<RequestHead>, arrival: Arrival) -> Option<Box<Open>> {
+    pub async fn take_up(
+        self: &Arc<Self>,
+        client: &mut Client,
+        request: Arc<RequestHead>,
+        arrival: Arrival,
+    ) -> Option<Box<Open>> {
         let mut request = Some(request);
         let begun = poll_fn(|cx| {
             let request = request.take();
@@ -65,7 +70,7 @@ impl Proxy {
     }
 
     fn begin(
-        &self,
+        self: &Arc<Self>,
         client: &mut Client,
         request: Arc<RequestHead>,
         arrival: Arrival,
@@ -101,7 +106,7 @@ impl Proxy {
     }
 
     fn reach(
-        &self,
+        self: &Arc<Self>,
         generation: &Generation,
         request: &RequestHead,
         client: &mut Client,
@@ -123,7 +128,7 @@ impl Proxy {
 
     /// What comes of a request that its limits let in.
     pub(super) fn reach_behind_limits(
-        &self,
+        self: &Arc<Self>,
         decided: &Decided<'_>,
         client: &mut Client,
         exchange: &mut Exchange,
@@ -138,6 +143,11 @@ impl Proxy {
         if let Lookup::Found(key, found) = &lookup
             && let (Reuse::Fresh(served), Some(stored)) = (found.decision, &found.stored)
         {
+            if let Some(ahead) = &rules.refresh_ahead
+                && ahead.is_near(&stored.meta, exchange.time.into())
+            {
+                self.refresh_ahead(decided, (rules, ahead), key, found, exchange);
+            }
             let chosen = self.chosen(decided, key, stored);
             let stored = match &chosen {
                 Chosen::AsItCame => stored,

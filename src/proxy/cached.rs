@@ -148,7 +148,8 @@ impl Proxy {
                     let stored = found.stored.clone().ok_or(ProxyError::Internal)?;
                     if why == StaleReason::WhileRevalidate {
                         let known = variant.or_else(|| known_variant(request, &found, rules));
-                        self.refresh_behind(decided, destination(known), &stored, exchange);
+                        let place = self.cache.refreshes.begin();
+                        self.refresh_behind(decided, destination(known), &stored, exchange, place);
                     }
                     let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(CacheResult::ServedStale);
@@ -423,7 +424,7 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
 }
 
 /// The request's values of the fields that the stored responses vary by: requests that differ in them need not wait for each other.
-fn known_variant(request: &RequestHead, found: &Found, rules: &CacheRules) -> Option<Vec<u8>> {
+pub(super) fn known_variant(request: &RequestHead, found: &Found, rules: &CacheRules) -> Option<Vec<u8>> {
     let newest = found.variants.as_ref()?.iter().last()?;
     let known = found.stored.as_ref().unwrap_or(newest);
     variant_values(&request.fields, &known.fields.unpack(), rules).filter(|values| !values.is_empty())

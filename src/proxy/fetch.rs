@@ -11,7 +11,7 @@ use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Landing};
 use crate::cache::lease;
 use crate::cache::tags::Told;
-use crate::cache::{Began, FetchDuty, Join, Stored};
+use crate::cache::{Began, FetchDuty, Join, Refreshing, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
@@ -362,17 +362,16 @@ impl Proxy {
         }
     }
 
-    /// Has a stale response validated while it is served (RFC 5861 §3).
+    /// Has a response validated while it is served: a stale one (RFC 5861 §3), or one that soon will be.
     pub(super) fn refresh_behind(
         self: &Arc<Self>,
         decided: &Decided<'_>,
         destination: Destination,
         stored: &Arc<Stored>,
         exchange: &Exchange,
+        place: Option<Refreshing>,
     ) {
-        let Some(place) = self.cache.refreshes.begin() else {
-            return;
-        };
+        let Some(place) = place else { return };
         let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else {
             return;
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Upstream;
-use super::breaker::{Breaker, Permit, Refused, Verdict};
+use super::breaker::{Breaker, Permit, Refused, State, Verdict};
 
 /// A request that may go to an upstream. It is told what became of it once; dropping it says nothing about the upstream, as where the
 /// client leaves.
@@ -28,6 +28,14 @@ impl Upstream {
             upstream: self.clone(),
             permit,
         })
+    }
+}
+
+impl Upstream {
+    /// Whether nothing speaks against requests that need not be made: its circuit is closed, or it has none.
+    pub fn is_closed(&self) -> bool {
+        let breaker = self.breaker.as_ref();
+        breaker.is_none_or(|breaker| breaker.state() == State::Closed)
     }
 }
 
@@ -70,7 +78,6 @@ pub fn breaker(upstream: &crate::config::Upstream) -> Option<Breaker> {
     let policy = upstream.circuit_breaker.clone()?;
     let (name, open_for) = (upstream.name.clone(), policy.open_for);
     Some(Breaker::new(policy, move |state| {
-        use super::breaker::State;
         let upstream = &*name;
         match state {
             State::Open => tracing::warn!(upstream, ?open_for, "circuit open: the upstream is not asked"),

@@ -3,9 +3,10 @@
 use nix::sys::signal::Signal;
 
 use crate::support::inside::Inside;
-use crate::support::origin::{Origin, Reply};
+use crate::support::origin::{Gate, Origin, Reply};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
+use crate::support::within;
 
 /// Nothing is stored in Redis, so that the origin sees what is warmed up.
 fn sections(redis: &Redis, more: &str) -> String {
@@ -96,4 +97,65 @@ async fn without_redis_or_with_something_else_there_the_own_counts_do() {
     proxy.get("/a").await;
     proxy.proxy().tell_hottest().await;
     assert_eq!(own().await, [3]);
+}
+
+#[tokio::test]
+async fn of_all_instances_one_refreshes_ahead_of_time() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let redis = Redis::start().await;
+    let origin = Origin::builder()
+        .answering(move |request| {
+            let reply = match request.field("if-none-match") {
+                Some(_) => Reply::status(304).hold(&held),
+                None => Reply::ok("x"),
+            };
+            reply.field("ETag", "\"1\"").field("Cache-Control", "max-age=6")
+        })
+        .start()
+        .await;
+    let sections = format!(
+        "cache: {{ redis: {{ url: \"{}\" }} }}\ndefaults: {{ cache: {{ refresh_ahead: {{ before: 50% }}, collapse: cluster }} }}\n",
+        redis.url()
+    );
+    let instances = [
+        Inside::before(&origin, &sections).await,
+        Inside::before(&origin, &sections).await,
+    ];
+    for proxy in &instances {
+        proxy.follows(true).await;
+        proxy.metric_becomes("forebay_leases_heard", &[], 1.0).await;
+        within("what is in L2", async {
+            while !proxy.get("/a").await.cache_status().starts_with("hit") {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(origin.request_count(), 1);
+    // Ages in Redis follow its own clock, which no test moves.
+    for proxy in &instances {
+        within("a refresh", async {
+            while proxy.metric("forebay_cache_refreshed_ahead_total", &[]).await < 1.0 {
+                assert!(proxy.get("/a").await.cache_status().starts_with("hit"));
+            }
+        })
+        .await;
+    }
+    gate.reached(1).await;
+    gate.release();
+    for proxy in &instances {
+        within("its new lifetime", async {
+            let is_new = |status: &str| {
+                ["hit; ttl=6", "hit; ttl=5", "hit; ttl=4"]
+                    .iter()
+                    .any(|new| status.starts_with(new))
+            };
+            while !is_new(proxy.get("/a").await.cache_status()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    assert_eq!(origin.request_count(), 2, "the other one has it from there");
 }

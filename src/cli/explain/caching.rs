@@ -84,6 +84,13 @@ pub fn tell(way: &Way<'_>, request: &RequestHead, trust: Trust, redis: Option<&R
                     text.more("it neither waits for another request's fetch nor leads one")
                 }
             }
+            if let Some(ahead) = rules.refresh_ahead {
+                text.more(format_args!(
+                    "what is asked for {} times in the last {}% of its lifetime is validated meanwhile",
+                    ahead.min_hits,
+                    f64::from(ahead.permille) / 10.0
+                ));
+            }
             let options = key_options(request, rules, trust);
             text.table("key", &key_parts(&CacheKey::new(request, &options), &options));
         }

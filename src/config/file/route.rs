@@ -7,7 +7,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::limit::{FileInFlight, FileLimits};
-use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, SizeOrUnlimited, SizeText, Text};
+use super::scalar::{Cidr, Collapse, DurationOrNever, DurationText, Percentage, SizeOrUnlimited, SizeText, Text};
 use super::shape::{List, Map, OneOrMany, Switch};
 
 /// Declares the policies of a route once, for `routes` and `defaults` alike. `serde` could flatten one into the other
@@ -191,6 +191,18 @@ pub struct FileCachePolicy {
     /// Where requests for the same response share one fetch: in each `instance`, in all of them (`cluster`, which needs `cache.redis`), or
     /// nowhere. Default: instance.
     pub collapse: Option<Collapse>,
+    /// Validate what is asked for often shortly before it expires, so that nobody waits for it. Default: off.
+    pub refresh_ahead: Option<Switch<FileRefreshAhead>>,
+}
+
+/// When a fresh response is validated because it will expire soon.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileRefreshAhead {
+    /// The last part of its lifetime in which that happens, at most 50%. Default: 10%.
+    pub before: Option<Percentage>,
+    /// How often it has to be asked for in that time. Default: 2.
+    pub min_hits: Option<u32>,
 }
 
 /// What selects a stored response.

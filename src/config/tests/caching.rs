@@ -58,12 +58,16 @@ fn everything_about_caching() {
     let policy = policy(
         "{ ttl: 5m, stale_while_revalidate: 500ms, stale_if_error: 1h, keep: 0s, max_size: 64MiB, \
          key: { query: { ignore: [\"utm_*\", \"%c3%a9\"], sort: true }, headers: [Accept-Language, x-a], cookies: [A, a] }, \
-         statuses: { 404: 10s, 503: 1s }, set_cookie: strip, request_directives: ignore, collapse: false }",
+         statuses: { 404: 10s, 503: 1s }, set_cookie: strip, request_directives: ignore, collapse: false, refresh_ahead: { before: 20%, min_hits: 5 } }",
     );
     let expected = CachePolicy {
         lifetime: RouteLifetime::Instead(seconds(300)),
         statuses: vec![(404, seconds(10)), (503, seconds(1))],
         stale_while_revalidate: Duration::from_millis(500),
+        refresh_ahead: Some(RefreshAhead {
+            permille: 200,
+            min_hits: 5,
+        }),
         stale_if_error: seconds(3600),
         keep: Duration::ZERO,
         max_size: Some(64 << 20),
@@ -90,6 +94,7 @@ fn a_route_that_says_nothing_caches_as_the_origin_says() {
         lifetime: RouteLifetime::Origin,
         statuses: vec![],
         stale_while_revalidate: Duration::ZERO,
+        refresh_ahead: None,
         stale_if_error: Duration::ZERO,
         keep: seconds(600),
         max_size: None,

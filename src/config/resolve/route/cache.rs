@@ -10,15 +10,20 @@ use crate::cache::tags::TagFields;
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::scalar::{CollapseScope, DurationText};
 use crate::config::file::shape::{List, Map, Switch};
-use crate::config::file::{FileCachePolicy, RequestDirectivesName, SetCookieName, TagFieldsName};
+use crate::config::file::{FileCachePolicy, FileRefreshAhead, RequestDirectivesName, SetCookieName, TagFieldsName};
 use crate::config::report::Report;
-use crate::config::{CachePolicy, Collapse, KeyPolicy, RouteCache, RouteLifetime, ValuePart, ValueTemplate};
+use crate::config::{
+    CachePolicy, Collapse, KeyPolicy, RefreshAhead, RouteCache, RouteLifetime, ValuePart, ValueTemplate,
+};
 use crate::rfc9111::storability::{ClientDirectives, SetCookie};
 
 pub use key::needs_keeping;
 
 /// A tag goes into a response's field and into keys of the second tier.
 const MAX_TAG: usize = 128;
+
+/// More would have the origin asked all the time.
+const MAX_AHEAD_PERMILLE: u32 = 500;
 
 const FOLLOW_THE_ORIGIN: &str = "remove it to follow the origin";
 
@@ -44,6 +49,8 @@ pub struct SaidPolicy {
     set_cookie: Option<SetCookie>,
     request_directives: Option<ClientDirectives>,
     collapse: Option<Collapse>,
+    /// The inner `None`: it is off.
+    refresh_ahead: Option<Option<RefreshAhead>>,
 }
 
 impl SaidPolicy {
@@ -121,6 +128,10 @@ fn policy(typed: &FileCachePolicy, report: &mut Report, path: &KeyPath, around: 
             RequestDirectivesName::Honour => ClientDirectives::Honour,
             RequestDirectivesName::Ignore => ClientDirectives::Ignore,
         }),
+        refresh_ahead: typed
+            .refresh_ahead
+            .as_ref()
+            .map(|typed| refresh_ahead(typed, report, &path.key("refresh_ahead"))),
         collapse: typed.collapse.as_ref().map(|scope| match scope.0 {
             CollapseScope::Instance => Collapse::Instance,
             CollapseScope::Off => Collapse::Off,
@@ -139,6 +150,25 @@ fn policy(typed: &FileCachePolicy, report: &mut Report, path: &KeyPath, around: 
             }
         }),
     }
+}
+
+fn refresh_ahead(typed: &Switch<FileRefreshAhead>, report: &mut Report, path: &KeyPath) -> Option<RefreshAhead> {
+    let typed = match typed {
+        Switch::Off => return None,
+        Switch::On => return Some(RefreshAhead::default()),
+        Switch::With(typed) => typed,
+    };
+    let mut ahead = RefreshAhead::default();
+    if let Some(before) = &typed.before {
+        ahead.permille = (before.0 * 1000.0).round() as u32;
+        if !(1..=MAX_AHEAD_PERMILLE).contains(&ahead.permille) {
+            let cure = "of its lifetime a response should be used for the better part";
+            report.value(&path.key("before"), "must be greater than 0% and at most 50%", cure);
+        }
+    }
+    super::super::planned::at_least_one(report, &path.key("min_hits"), typed.min_hits);
+    ahead.min_hits = typed.min_hits.unwrap_or(ahead.min_hits);
+    Some(ahead)
 }
 
 fn lifetime(typed: &FileCachePolicy, report: &mut Report, path: &KeyPath) -> Option<RouteLifetime> {
@@ -258,6 +288,10 @@ pub fn assemble(own: Option<&Said>, common: Option<&Said>) -> RouteCache {
             .request_directives
             .or(common.request_directives)
             .unwrap_or(usual.request_directives),
+        refresh_ahead: own
+            .refresh_ahead
+            .or(common.refresh_ahead)
+            .unwrap_or(usual.refresh_ahead),
         collapse: own.collapse.or(common.collapse).unwrap_or(usual.collapse),
     }))
 }
