@@ -14,6 +14,13 @@ pub struct Clock {
     offset: Arc<AtomicI64>,
 }
 
+/// When something happens, by both clocks: the one that freshness is computed from, and the one for durations.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    pub time: SystemTime,
+    pub instant: tokio::time::Instant,
+}
+
 impl Clock {
     pub fn new() -> Self {
         Self::default()
@@ -26,6 +33,13 @@ impl Clock {
             0 => now,
             offset if offset > 0 => now + Duration::from_millis(offset.unsigned_abs()),
             offset => now - Duration::from_millis(offset.unsigned_abs()),
+        }
+    }
+
+    pub fn moment(&self) -> Moment {
+        Moment {
+            time: self.now(),
+            instant: tokio::time::Instant::now(),
         }
     }
 

@@ -6,11 +6,14 @@
 
 mod admission;
 pub mod client;
+mod gathered;
 pub mod http1;
 pub mod http2;
 pub mod proxy_protocol;
+pub mod stalled;
 pub mod tls;
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::pin::pin;
@@ -29,7 +32,8 @@ use tokio::time::Instant;
 
 use self::admission::Admission;
 use self::client::Client;
-use self::http1::{After, HeadTimes, Http1Client, Next, PriorKnowledge};
+use self::gathered::Gathered;
+use self::http1::{After, Came, HeadTimes, Http1Client, Next, PriorKnowledge};
 use self::http2::Http2Client;
 use self::proxy_protocol::Header;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
@@ -193,6 +197,8 @@ impl FrontDoor {
         // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
         let mut stopping = pin!(shut_down(shutdown.clone()));
         let mut stopped = false;
+        // When the requests came that one read has brought.
+        let mut moment = None;
         loop {
             let Client::Http1(http1) = &mut client else { return };
             let next = tokio::select! {
@@ -214,7 +220,11 @@ impl FrontDoor {
             // Only the first bytes of a connection can be a preface.
             knowledge = PriorKnowledge::Refused;
             let request = match next {
-                Next::Request(request) => request,
+                Next::Request(request, Came::Before) => request,
+                Next::Request(request, Came::Now) => {
+                    moment = None;
+                    request
+                }
                 Next::Closed => break,
                 Next::Http2(read) => {
                     let Client::Http1(http1) = client else { return };
@@ -241,7 +251,12 @@ impl FrontDoor {
                     break;
                 }
             };
-            self.proxy.serve(&mut client, request, arrival, &mut alarm).await;
+            let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
+            if let Some(open) = self.proxy.take_up(&mut client, request, arrival, came).await {
+                // Boxed, so that an idle connection does not hold room for an exchange.
+                Box::pin(self.proxy.go_on(*open, &mut client, &mut alarm)).await;
+                moment = None;
+            }
             let Client::Http1(http1) = &mut client else { return };
             if http1.end(&mut alarm).await == After::Close {
                 break;
@@ -256,19 +271,20 @@ impl FrontDoor {
         let Connection {
             io, arrival, scheme, ..
         } = connection;
-        let io = Rewound::new(read.freeze(), io);
+        let io = Gathered::new(Rewound::new(read.freeze(), io));
         let mut options = default_h2_options();
         options
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(STREAM_SEND_BUFFER);
-        let handshake = tokio::time::timeout(HEAD_TIME, options.handshake::<_, Bytes>(io));
+        let handshake = tokio::time::timeout(HEAD_TIME, options.handshake::<_, Bytes>(io.clone()));
         let Ok(Ok(mut connection)) = handshake.await else {
             return;
         };
         let mut streams = JoinSet::new();
         let mut stopping = pin!(shut_down(shutdown));
         let mut ending = false;
+        let mut moment = None;
         loop {
             let idle = streams.is_empty();
             let accepted = tokio::select! {
@@ -279,7 +295,15 @@ impl FrontDoor {
                     continue;
                 }
                 Some(_) = streams.join_next(), if !idle => continue,
-                accepted = connection.accept() => accepted,
+                accepted = poll_fn(|cx| {
+                    io.gather();
+                    let accepted = connection.poll_accept(cx);
+                    if accepted.is_pending() {
+                        io.release(cx);
+                        moment = None;
+                    }
+                    accepted
+                }) => accepted,
                 () = tokio::time::sleep(if ending { HEAD_TIME } else { KEEP_ALIVE_IDLE }), if idle => {
                     // What was left to say has been said, or the peer is gone.
                     if ending {
@@ -295,7 +319,11 @@ impl FrontDoor {
             let head = http2::request_head(&request, scheme);
             let mut client = Client::Http2(Box::new(Http2Client::new(request.into_body(), respond)));
             let begun = match head {
-                Ok(head) => self.proxy.take_up(&mut client, Arc::new(head), arrival).await.map(Ok),
+                Ok(head) => {
+                    let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
+                    let taken_up = self.proxy.take_up(&mut client, Arc::new(head), arrival, came).await;
+                    taken_up.map(Ok)
+                }
                 Err(error) => Some(Err(error)),
             };
             // Only what is not over yet needs a task of its own.

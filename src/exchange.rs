@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::clock::Moment;
 use crate::generation::{Generation, RouteInForce};
 use crate::limit::rate::Standing;
 use crate::limit::tokens::Used;
@@ -94,7 +95,7 @@ impl Exchange {
         generation: Arc<Generation>,
         access: Arc<AccessLog>,
         arrival: Arrival,
-        time: SystemTime,
+        moment: Moment,
         request: Option<Arc<RequestHead>>,
         client: ClientAddress,
     ) -> Self {
@@ -104,8 +105,8 @@ impl Exchange {
         };
         Self {
             arrival,
-            started: Instant::now(),
-            time,
+            started: moment.instant,
+            time: moment.time,
             request,
             request_id,
             client,

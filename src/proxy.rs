@@ -27,11 +27,9 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::time::Instant;
 
 pub use self::failure::Failure;
 
@@ -46,6 +44,7 @@ use crate::cache::{Cache, FillReader, L2};
 use crate::clock::Clock;
 use crate::config::{self, LimitStore, RouteCache};
 use crate::edge::client::Client;
+use crate::edge::stalled::Stalled;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::{CacheRules, Collapse, Generation};
 use crate::io::Alarm;
@@ -62,9 +61,6 @@ use crate::route::Captures;
 use crate::transform::fields::{Delivery, ResponseContext, finish_response};
 use crate::transform::forwarding::client_address;
 use crate::transform::template::Values;
-
-/// Between two writes to a client that made progress. A reader this slow holds memory and a connection to the origin.
-pub const WRITE_PROGRESS: Duration = Duration::from_secs(30);
 
 /// Everything that serves requests, shared by all listeners.
 pub struct Proxy {
@@ -209,21 +205,7 @@ impl Proxy {
         })
     }
 
-    /// Answers one request. Afterwards the client's response is finished, or broken off where it could not be.
-    pub async fn serve(
-        self: &Arc<Self>,
-        client: &mut Client,
-        request: Arc<RequestHead>,
-        arrival: Arrival,
-        alarm: &mut Alarm,
-    ) {
-        if let Some(open) = self.take_up(client, request, arrival).await {
-            // Boxed, so that an idle connection does not hold room for an exchange.
-            Box::pin(self.go_on(*open, client, alarm)).await;
-        }
-    }
-
-    /// Answers a request that was not over at once.
+    /// Answers a request that was not over at once. Afterwards the client's response is finished, or broken off where it could not be.
     pub async fn go_on(self: &Arc<Self>, open: Open, client: &mut Client, alarm: &mut Alarm) {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
@@ -251,7 +233,7 @@ impl Proxy {
         let fields = Fields::new();
         let address = client_address(arrival.peer, &fields, &[]);
         let log = self.access_log.clone();
-        let mut exchange = Exchange::begin(generation, log, arrival, self.clock.now(), None, address);
+        let mut exchange = Exchange::begin(generation, log, arrival, self.clock.moment(), None, address);
         self.conclude(Err(error.into()), &fields, client, &mut exchange, alarm)
             .await;
     }
@@ -424,17 +406,12 @@ impl Proxy {
 
 /// Writes what is queued for a client, as long as it keeps reading.
 pub(crate) async fn flush(client: &mut Client, alarm: &mut Alarm) -> Result<(), Failure> {
-    let mut written = client.written();
-    let mut deadline = None;
+    let mut stalled = Stalled::default();
     poll_fn(|cx| {
         if let Poll::Ready(result) = client.poll_flush(cx) {
             return Poll::Ready(result.map_err(|_| Failure::ClientGone));
         }
-        // Counts from when something has to wait.
-        if client.written() != written || deadline.is_none() {
-            written = client.written();
-            deadline = Some(Instant::now() + WRITE_PROGRESS);
-        }
+        let deadline = stalled.after(client.written());
         alarm.poll(cx, deadline).map(|_| Err(Failure::Broken("client-stalled")))
     })
     .await

@@ -374,6 +374,53 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn pipelined_hits_misses_and_errors_are_answered_in_order_and_none_waits_for_the_next() {
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .on("/kept", Reply::ok("kept").field("Cache-Control", "max-age=60"))
+        .on("/slow", Reply::ok("slow").hold(&gate))
+        .on("/rest", Reply::ok("rest").field("Cache-Control", "max-age=60"))
+        .start()
+        .await;
+    let proxy = Proxy::before(&origin, "").await;
+    let mut client = proxy.client().await;
+    for target in ["/kept", "/rest"] {
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+            .await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    let hit = "GET /kept HTTP/1.1\r\nHost: test\r\n\r\n";
+    let batch = [
+        &hit.repeat(40),
+        "HEAD /kept HTTP/1.1\r\nHost: test\r\n\r\n",
+        "GET /a/../../b HTTP/1.1\r\nHost: test\r\n\r\n",
+        hit,
+        "GET /slow HTTP/1.1\r\nHost: test\r\n\r\n",
+        "GET /rest HTTP/1.1\r\nHost: test\r\n\r\n",
+        hit,
+        "no request at all\r\n\r\n",
+        hit,
+    ];
+    client.send(batch.concat()).await;
+    for number in 0..40 {
+        assert_eq!(client.response().await.text(), "kept", "{number}");
+    }
+    assert_eq!(client.response_without_body().await.status, 200);
+    assert_eq!(client.response().await.status, 400, "above the root");
+    assert_eq!(client.response().await.text(), "kept");
+    // All of that came while this one waits.
+    gate.reached(1).await;
+    gate.release();
+    assert_eq!(client.response().await.text(), "slow");
+    assert_eq!(client.response().await.text(), "rest");
+    assert_eq!(client.response().await.text(), "kept");
+    let refusal = client.response().await;
+    assert_eq!((refusal.status, refusal.field("connection")), (400, Some("close")));
+    assert!(client.read_to_end().await.is_empty(), "nothing follows");
+}
+
+#[tokio::test]
 async fn http_1_0_clients_are_served() {
     let origin = Origin::builder()
         .on("/chunked", Reply::chunked(["chu", "nked"]))

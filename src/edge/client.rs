@@ -161,6 +161,14 @@ impl Client {
         either!(self, client => client.poll_flush(cx), kept => Poll::Ready(kept.flush()), Poll::Ready(Ok(())))
     }
 
+    /// Writes what is queued, unless more is sure to follow without any wait: then it may leave together with that.
+    pub fn poll_flush_or_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match self {
+            Self::Http1(client) if client.may_gather() => Poll::Ready(Ok(())),
+            client => client.poll_flush(cx),
+        }
+    }
+
     /// Bytes that are queued.
     pub fn backlog(&self) -> usize {
         either!(self, client => client.backlog(), 0)

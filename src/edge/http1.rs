@@ -10,9 +10,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use pingora_core::server::ShutdownWatch;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::client::ClientError;
+use super::stalled::Stalled;
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::request::{self, RequestError};
@@ -25,6 +27,9 @@ const READ_AHEAD: usize = 16 * 1024;
 
 /// How long a connection that is being closed is still read, so that the client sees our last response and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Answers to pipelined requests are gathered up to this size, so that they leave in one write.
+const GATHERED: usize = 16 * 1024;
 
 /// How much of an unwanted request body is read and dropped to keep the connection.
 const DRAIN: usize = 256 * 1024;
@@ -69,7 +74,7 @@ enum Response {
 /// What came of waiting for a request.
 #[derive(Debug)]
 pub enum Next {
-    Request(Arc<RequestHead>),
+    Request(Arc<RequestHead>, Came),
     /// An HTTP/2 connection preface: these bytes have been read.
     Http2(BytesMut),
     /// The client closed the connection, or was silent for too long, between two requests.
@@ -78,6 +83,14 @@ pub enum Next {
     Refused(RequestError),
     /// A head began and did not end in time.
     TimedOut,
+}
+
+/// When a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    Now,
+    /// It was there already when the one before it was answered.
+    Before,
 }
 
 /// Whether HTTP/2 with prior knowledge is spoken on a plain connection.
@@ -144,7 +157,7 @@ impl Http1Client {
         times: HeadTimes,
         alarm: &mut Alarm,
     ) -> Next {
-        let idle_until = Instant::now() + times.idle;
+        let mut idle_until = None;
         let mut head_until = None;
         loop {
             let read = &self.inbox.buffer;
@@ -158,9 +171,17 @@ impl Http1Client {
             } else if !read.is_empty() {
                 match request::parse_more(read, &mut self.scanner, limits, scheme) {
                     Ok(Some((head, consumed))) => {
+                        let came = match idle_until {
+                            Some(_) => Came::Now,
+                            None => {
+                                // Nothing else in a long row of pipelined requests would let other connections have their turn.
+                                consume_budget().await;
+                                Came::Before
+                            }
+                        };
                         let _ = self.inbox.buffer.split_to(consumed);
                         self.begin(&head);
-                        return Next::Request(Arc::new(head));
+                        return Next::Request(Arc::new(head), came);
                     }
                     Ok(None) => {}
                     Err(error) => {
@@ -169,9 +190,14 @@ impl Http1Client {
                     }
                 }
             }
+            if self.flush_gathered(alarm).await.is_err() {
+                self.abort();
+                return Next::Closed;
+            }
             if self.eof {
                 return Next::Closed;
             }
+            let idle_until = *idle_until.get_or_insert_with(|| Instant::now() + times.idle);
             let until = match self.inbox.buffer.is_empty() {
                 true => idle_until,
                 false => *head_until.get_or_insert_with(|| Instant::now() + times.head),
@@ -190,6 +216,31 @@ impl Http1Client {
                 return Next::Closed;
             }
         }
+    }
+
+    /// Whether an answer that is queued may wait for that to the next request, of which at least the beginning has come.
+    pub fn may_gather(&self) -> bool {
+        self.response == Response::Finished
+            && self.body_read
+            && self.connection != Connection::Close
+            && !self.inbox.buffer.is_empty()
+            && self.outbox.backlog() < GATHERED
+    }
+
+    /// Writes answers that have waited for more, as long as the client keeps reading.
+    async fn flush_gathered(&mut self, alarm: &mut Alarm) -> io::Result<()> {
+        if self.outbox.backlog() == 0 {
+            return Ok(());
+        }
+        let mut stalled = Stalled::default();
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.outbox.poll_flush(cx, &mut *self.io) {
+                return Poll::Ready(result);
+            }
+            let deadline = stalled.after(self.outbox.written());
+            alarm.poll(cx, deadline).map(|_| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
     }
 
     fn begin(&mut self, head: &RequestHead) {
@@ -418,3 +469,6 @@ impl Http1Client {
         self.io
     }
 }
+
+#[cfg(test)]
+mod tests;

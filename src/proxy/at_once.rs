@@ -14,6 +14,7 @@ use super::cached::{Lookup, hit};
 use super::compression::Chosen;
 use super::purging::is_purge;
 use super::{Decided, Failure, Proxy};
+use crate::clock::Moment;
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::Generation;
@@ -54,17 +55,19 @@ pub(super) enum Reached {
 }
 
 impl Proxy {
-    /// Takes up a request, without ever waiting. `None`: it has been answered, and all of the answer is written.
+    /// Takes up a request that came at this moment, without ever waiting. `None`: it has been answered, and all of the answer is
+    /// written, or will be together with the answer to a request that has come behind it.
     pub async fn take_up(
         self: &Arc<Self>,
         client: &mut Client,
         request: Arc<RequestHead>,
         arrival: Arrival,
+        moment: Moment,
     ) -> Option<Box<Open>> {
         let mut request = Some(request);
         let begun = poll_fn(|cx| {
             let request = request.take();
-            Poll::Ready(request.and_then(|request| self.begin(client, request, arrival, cx)))
+            Poll::Ready(request.and_then(|request| self.begin(client, request, arrival, moment, cx)))
         });
         begun.await
     }
@@ -74,6 +77,7 @@ impl Proxy {
         client: &mut Client,
         request: Arc<RequestHead>,
         arrival: Arrival,
+        moment: Moment,
         cx: &mut Context<'_>,
     ) -> Option<Box<Open>> {
         let generation = self.generation.load();
@@ -82,14 +86,14 @@ impl Proxy {
             Arc::clone(&generation),
             self.access_log.clone(),
             arrival,
-            self.clock.now(),
+            moment,
             Some(request.clone()),
             client_address(arrival.peer, &request.fields, &generation.config.trusted_proxies),
         );
         exchange.own_cookies = own_cookies;
         let mut reached = self.reach(&generation, &request, client, &mut exchange);
         if let Reached::Queued = reached {
-            match client.poll_flush(cx) {
+            match client.poll_flush_or_gather(cx) {
                 Poll::Ready(Ok(())) => {
                     exchange.ends();
                     return None;
@@ -97,6 +101,10 @@ impl Proxy {
                 Poll::Ready(Err(_)) => reached = Reached::Failed(Failure::ClientGone),
                 Poll::Pending => exchange.responds(exchange.status),
             }
+        } else if client.backlog() > 0 {
+            // Answers to requests in front of this one do not wait for whatever this one waits for. What cannot be written now
+            // is noticed with the next write.
+            let _ = client.poll_flush(cx);
         }
         Some(Box::new(Open {
             request,

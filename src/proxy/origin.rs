@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::attempts::{Attempts, NoConnection, discard, pause};
 use super::relay::{Hold, Limits, Relay, RelayError};
-use super::{Decided, Failure, Proxy, WRITE_PROGRESS};
+use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
+use crate::edge::stalled::WRITE_PROGRESS;
 use crate::exchange::{Exchange, Kind};
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;

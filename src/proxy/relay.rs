@@ -15,11 +15,11 @@ use http::Method;
 use tokio::time::Instant;
 
 use self::held::Held;
-use super::WRITE_PROGRESS;
 use super::recode::RecodeError;
 use crate::cache::FillReader;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
+use crate::edge::stalled::WRITE_PROGRESS;
 use crate::http1::response::ResponseError;
 use crate::io::Alarm;
 use crate::message::{BodyEvent, ResponseHead};
