@@ -15,6 +15,8 @@ LOCKED := $(if $(CI),--locked)
 # command:package, in Debian's names.
 BUILD_TOOLS := cc:build-essential cmake:cmake
 TEST_TOOLS := $(BUILD_TOOLS) redis-server:redis-server curl:curl
+BROWSER_TOOLS := $(TEST_TOOLS) chromium:chromium
+CLIENT_TOOLS := $(TEST_TOOLS) node:nodejs python3:python3-venv
 BENCH_TOOLS := $(BUILD_TOOLS) nginx:nginx haproxy:haproxy varnishd:varnish wrk:wrk h2load:nghttp2-client openssl:openssl \
 	valgrind:valgrind taskset:util-linux python3:python3
 
@@ -38,7 +40,14 @@ echo "installing: $${missing[*]}"; \
 "$${install[@]}" || { "$${apt[@]}" update && "$${install[@]}"; }
 endef
 
-.PHONY: help run test check format lint docs test-build bench bench-slow bench-parts build-tools test-tools bench-tools
+# With nextest where it is there: a browser then has the machine for itself.
+run_tests = $(if $(shell $(CARGO) nextest --version 2>/dev/null),$(CARGO) nextest run $(LOCKED) -E 'test(/^$(1)/)',$(CARGO) test $(LOCKED) --test forebay $(1))
+
+# Python's packages, out of the way of the tree.
+VENV := target/clients
+
+.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-parts \
+	build-tools test-tools browser-tools client-tools bench-tools
 
 help: ## This list.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -62,6 +71,14 @@ test-build: test-tools
 		set -x; exec $(CARGO) test $(LOCKED) --lib --bins --tests --no-run; \
 	fi
 
+test-browser: browser-tools ## The tests with Chromium, which is installed if it is missing: compression, dictionaries, the dashboard.
+	FOREBAY_BROWSER=required $(call run_tests,browser::)
+
+test-clients: client-tools ## What other clients read: curl, Node's fetch, Python's httpx.
+	@[ -x $(VENV)/bin/python ] || python3 -m venv $(VENV)
+	@$(VENV)/bin/python -c 'import httpx, brotli, zstandard' 2>/dev/null || $(VENV)/bin/pip -q install 'httpx[brotli,zstd,http2]'
+	FOREBAY_CLIENTS=required FOREBAY_PYTHON=$(CURDIR)/$(VENV)/bin/python $(call run_tests,compression::clients::)
+
 check: format lint docs ## Formatting, lints and documentation, warnings denied.
 
 format:
@@ -82,6 +99,10 @@ bench-slow: bench-tools ## One slow server of three: least_time beside nginx's l
 	$(CARGO) build $(LOCKED) --release --bin forebay
 	python3 benches/compare/slow_server.py $(BENCH)
 
+bench-compression: bench-tools ## Stored compression beside nginx's gzip: sizes, CPU, what streaming JSON waits; five minutes.
+	$(CARGO) build $(LOCKED) --release --bin forebay
+	python3 benches/compare/compression.py --forebay $${CARGO_TARGET_DIR:-target}/release/forebay $(BENCH)
+
 bench-parts: build-tools ## Micro-benches: parsing, routing, a hit's parts, the store.
 	$(CARGO) bench $(LOCKED) --benches
 
@@ -90,6 +111,12 @@ build-tools:
 
 test-tools:
 	$(call install_missing,$(TEST_TOOLS))
+
+browser-tools:
+	$(call install_missing,$(BROWSER_TOOLS))
+
+client-tools:
+	$(call install_missing,$(CLIENT_TOOLS))
 
 bench-tools:
 	$(call install_missing,$(BENCH_TOOLS))

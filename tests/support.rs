@@ -3,6 +3,7 @@
 //! Nothing here sleeps. A test that needs an order of events holds a [`origin::Gate`] or waits for a fact ([`watched::Watched`]),
 //! and every wait is bounded and says what it waited for.
 
+pub mod browser;
 pub mod certificate;
 pub mod client;
 pub mod dns;

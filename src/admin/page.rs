@@ -65,8 +65,8 @@ mod tests {
             assert!(!PAGE.contains(forbidden), "{forbidden}");
         }
         let links = PAGE.matches("https://").count() + PAGE.matches("http://").count();
-        // The namespace of SVG, and the placeholder of a field.
-        assert_eq!(links, 2);
+        // The namespace of SVG, and the placeholders of two fields.
+        assert_eq!(links, 3);
     }
 
     #[test]

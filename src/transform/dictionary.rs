@@ -64,14 +64,14 @@ impl Offer {
     /// Whether it is to be used for the response to this request, whose target is in normal form. The origin has to be the same; that is for
     /// the caller to see to.
     pub fn fits(&self, target: &str, request: &Fields) -> bool {
-        let destination = request.get("sec-fetch-dest");
+        // What scripts ask for has an empty destination, which this field calls "empty" (Fetch Metadata §2.1).
+        let destination = match request.get("sec-fetch-dest").map(<[u8]>::trim_ascii) {
+            Some(b"empty") => Some(&b""[..]),
+            destination => destination,
+        };
+        let wants = |destination: &[u8]| self.destinations.iter().any(|wanted| wanted.as_bytes() == destination);
         self.pattern.matches(target)
-            && (self.destinations.is_empty()
-                || destination.is_none_or(|is| {
-                    self.destinations
-                        .iter()
-                        .any(|wanted| wanted.as_bytes() == is.trim_ascii())
-                }))
+            && (self.destinations.is_empty() || destination.is_none_or(wants))
             && has_id(request, &self.id)
     }
 }
@@ -188,6 +188,7 @@ mod tests {
     fn rfc9842_2_2_what_is_offered_for_something_is_used_for_that() {
         let any = offer("match=\"/js/*.js\"").unwrap();
         let scripts = offer("match=\"/js/*\", match-dest=(\"script\")").unwrap();
+        let fetched = offer("match=\"/js/*\", match-dest=(\"\")").unwrap();
         let named = offer("match=\"/js/*\", id=\"a\\\"b\"").unwrap();
         for (offer, target, request, expected) in [
             (&any, "/js/app.v2.js", &[][..], true),
@@ -197,6 +198,8 @@ mod tests {
             (&scripts, "/js/a", &[("Sec-Fetch-Dest", "script")], true),
             (&scripts, "/js/a", &[("Sec-Fetch-Dest", "empty")], false),
             (&scripts, "/js/a", &[], true),
+            (&fetched, "/js/a", &[("Sec-Fetch-Dest", "empty")], true),
+            (&fetched, "/js/a", &[("Sec-Fetch-Dest", "script")], false),
             (&named, "/js/a", &[("Dictionary-ID", "\"a\\\"b\"")], true),
             (&named, "/js/a", &[("Dictionary-ID", "\"a\"")], false),
             (&named, "/js/a", &[("Dictionary-ID", "a")], false),
