@@ -5,7 +5,7 @@ mod ahead;
 pub mod at_once;
 mod attempts;
 pub(crate) mod cached;
-mod compression;
+pub(crate) mod compression;
 mod failure;
 pub(crate) mod fetch;
 pub(crate) mod fill;

@@ -6,15 +6,34 @@ mod live;
 mod shared;
 mod stored;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use forebay::transform::compress::decode::decode;
 use forebay::transform::negotiate::Coding;
 
 use crate::support::client::Response;
+use crate::support::inside::Inside;
 use crate::support::origin::Reply;
+use crate::support::within_time;
 
 /// On, with nothing said about it.
 const ON: &str = "defaults: { compression: on }\n";
+
+/// Levels whose difference shows, and takes next to nothing: what is made behind has the lowest priority that there is.
+const LEVELS: &str = "live_levels: { zstd: 1 }, stored_levels: { zstd: 7 }";
+
+/// Waits until a form has been made anew behind everybody's back: on a busy machine that has time.
+async fn best_is_made(proxy: &Inside) {
+    let best = [("coding", "zstd"), ("result", "best")];
+    within_time(Duration::from_secs(60), "the best form", async {
+        while proxy.metric("forebay_compressions_total", &best).await < 1.0 {
+            // Waiting must not keep the machine busy.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
 
 /// A page of so many bytes that compresses well.
 fn page(length: usize) -> String {

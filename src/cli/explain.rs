@@ -5,6 +5,7 @@
 
 mod asked;
 mod caching;
+mod compression;
 mod forwarding;
 mod routing;
 mod storing;
@@ -166,13 +167,13 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
         );
         return Err(ProxyError::NotStored.into());
     }
-    sent(&decided, &client, text)?;
+    sent(&decided, &way, &client, text)?;
     storing::outcome(&decided, &way, &client, asked.response.as_ref(), now, text);
     Ok(())
 }
 
 /// The request as it goes on, and its limits.
-fn sent(decided: &Decided<'_>, client: &ClientAddress, text: &mut Text) -> Result<(), Answer> {
+fn sent(decided: &Decided<'_>, way: &caching::Way<'_>, client: &ClientAddress, text: &mut Text) -> Result<(), Answer> {
     let limits = limits_of(decided);
     if let (Framing::Length(length), Some(limit)) = (decided.request.framing, limits.request_body)
         && length > limit
@@ -187,7 +188,7 @@ fn sent(decided: &Decided<'_>, client: &ClientAddress, text: &mut Text) -> Resul
         return Err(ProxyError::NoServer.into());
     };
     forwarding::upstream(upstream, text);
-    match forwarding::forwarded(decided, upstream, client) {
+    match forwarding::forwarded(decided, upstream, client, way) {
         Ok(lines) => text.block("forwarded", lines),
         Err(ForwardRefusal::FinalRecipient) => {
             text.line(

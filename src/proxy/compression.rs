@@ -23,7 +23,7 @@ use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Compressed;
 use crate::transform::compress::encode::{Purpose, Recipe};
-use crate::transform::compress::rules::{Body, body, recoding};
+use crate::transform::compress::rules::{Body, Untouched, judge, recoding};
 use crate::transform::compress::tags::confirmed;
 use crate::transform::compress::workers::Workers;
 use crate::transform::compress::{Recoding, recode_fields, vary, vary_by_coding};
@@ -73,18 +73,8 @@ impl Proxy {
         }
         let is_events = head.fields.get("content-type").is_some_and(is_event_stream);
         let is_stream = is_events || decided.route.stream.is_some();
-        if is_stream && rules.events == Events::Untouched {
-            return None;
-        }
-        let length = match head.framing {
-            Framing::Length(length) => Some(length),
-            Framing::None => head.declared_length,
-            Framing::Chunked | Framing::Stream | Framing::Close => None,
-        };
-        let body = body(rules, head.status, &head.fields, length);
-        if body == Body::Fixed {
-            return None;
-        }
+        let length = length(head);
+        let body = of_response(rules, decided, head).ok()?;
         vary(&mut head.fields, body, rules.dictionaries);
         let recoding = recoding(rules, &request.fields, body)?;
         let mut recoder = None;
@@ -312,6 +302,23 @@ impl Proxy {
             limit: decided.max_body().saturating_mul(MAX_DECODED_STORED),
             _done: Done(self.compressor.making.clone(), place),
         }
+    }
+}
+
+/// What can be done with a response that passes.
+pub(crate) fn of_response(rules: &Compression, decided: &Decided<'_>, head: &ResponseHead) -> Result<Body, Untouched> {
+    if decided.route.stream.is_some() && rules.events == Events::Untouched {
+        return Err(Untouched::Events);
+    }
+    judge(rules, head.status, &head.fields, length(head))
+}
+
+/// Of the body in bytes, if it is known.
+fn length(head: &ResponseHead) -> Option<u64> {
+    match head.framing {
+        Framing::Length(length) => Some(length),
+        Framing::None => head.declared_length,
+        Framing::Chunked | Framing::Stream | Framing::Close => None,
     }
 }
 

@@ -443,7 +443,7 @@ impl Fetch {
 }
 
 /// What is stored is compressed here, once for all clients: so the origin is asked for the response without a coding, whoever asks.
-pub(super) fn ask_for_identity(request: &mut Fields, rules: &CacheRules) {
+pub(crate) fn ask_for_identity(request: &mut Fields, rules: &CacheRules) {
     if rules.codings() == Codings::Ours {
         request.set("Accept-Encoding", "identity");
         for name in ["available-dictionary", "dictionary-id"] {

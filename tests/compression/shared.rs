@@ -1,6 +1,6 @@
 //! Forms that one instance has made and others use, by way of Redis.
 
-use super::{accepting, fresh_page, page, read};
+use super::{LEVELS, accepting, best_is_made, fresh_page, page, read};
 use crate::support::client::Response;
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
@@ -10,7 +10,7 @@ use forebay::cache::purge::{Pattern, What};
 
 async fn instance(origin: &Origin, redis: &Redis) -> Inside {
     let yaml = format!(
-        "defaults: {{ compression: on }}\ncache: {{ redis: {{ url: \"{}\", deadline: 5s }} }}",
+        "defaults: {{ compression: {{ {LEVELS} }} }}\ncache: {{ redis: {{ url: \"{}\", deadline: 5s }} }}",
         redis.url()
     );
     let proxy = Inside::before(origin, &yaml).await;
@@ -71,8 +71,7 @@ async fn what_one_has_compressed_the_others_send() {
     for _ in 0..3 {
         first.request("GET", "/a", &accepting("zstd"), b"").await;
     }
-    let best = [("coding", "zstd"), ("result", "best")];
-    first.metric_becomes("forebay_compressions_total", &best, 1.0).await;
+    best_is_made(&first).await;
     let best = loop {
         let response = first.request("GET", "/a", &accepting("zstd"), b"").await;
         if response.body.len() < quick.body.len() {

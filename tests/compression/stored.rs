@@ -4,7 +4,7 @@ use forebay::transform::compress::encode::encode;
 use forebay::transform::negotiate::Coding;
 use futures_util::future::join_all;
 
-use super::{ON, accepting, fresh_page, page, read};
+use super::{LEVELS, ON, accepting, best_is_made, fresh_page, page, read};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 
@@ -84,7 +84,8 @@ async fn many_who_ask_at_once_pay_once() {
 #[tokio::test]
 async fn what_is_used_again_gets_better_and_counts_as_memory() {
     let origin = Origin::builder().on("/a", fresh_page(50_000)).start().await;
-    let proxy = Inside::before(&origin, ON).await;
+    let yaml = format!("defaults: {{ compression: {{ {LEVELS} }} }}\n");
+    let proxy = Inside::before(&origin, &yaml).await;
     proxy.get("/a").await;
     let plain = proxy.metric("forebay_cache_bytes", &[("tier", "l1")]).await;
     let quick = proxy.request("GET", "/a", &accepting("zstd"), b"").await;
@@ -94,7 +95,7 @@ async fn what_is_used_again_gets_better_and_counts_as_memory() {
         proxy.request("GET", "/a", &accepting("zstd"), b"").await;
     }
     let best = [("coding", "zstd"), ("result", "best")];
-    proxy.metric_becomes("forebay_compressions_total", &best, 1.0).await;
+    best_is_made(&proxy).await;
     let better = loop {
         let response = proxy.request("GET", "/a", &accepting("zstd"), b"").await;
         if response.body.len() < quick.body.len() {

@@ -1,15 +1,19 @@
 //! The upstream, the request that it gets, and how long it may take.
 
+use super::caching::Way;
 use crate::config::{self, Verify};
 use crate::http1::encode::{self, Connection};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::proxy::Decided;
+use crate::proxy::fetch::ask_for_identity;
 use crate::proxy::origin::LONG_IDLE;
 use crate::proxy::pass::limit_stream;
 use crate::proxy::relay::Limits;
 use crate::request_id::RequestId;
+use crate::transform::compress::tags::restore_conditions;
 use crate::transform::fields::{ForwardContext, ForwardRefusal, forward_request};
 use crate::transform::forwarding::ClientAddress;
+use crate::transform::negotiate::Accepted;
 
 use super::text::{self, Text, count, span};
 
@@ -56,6 +60,7 @@ pub fn forwarded(
     decided: &Decided<'_>,
     upstream: &config::Upstream,
     client: &ClientAddress,
+    way: &Way<'_>,
 ) -> Result<Vec<String>, ForwardRefusal> {
     let lines = || {
         let request_id = RequestId::of(&decided.request.fields);
@@ -68,6 +73,12 @@ pub fn forwarded(
             pseudonym: PSEUDONYM,
         };
         let mut forwarded = forward_request(decided.request, &context)?;
+        if let Way::Looked(rules) = way {
+            ask_for_identity(&mut forwarded.fields, rules);
+        }
+        if decided.generation.compresses {
+            restore_conditions(&mut forwarded.fields, Accepted::of(&decided.request.fields));
+        }
         if decided.request.expects_continue && !upstream.http2 {
             forwarded.fields.push("Expect", "100-continue");
         }

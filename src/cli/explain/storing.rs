@@ -3,6 +3,7 @@
 use super::answer_with;
 use super::asked::{AskedResponse, Length};
 use super::caching::Way;
+use super::compression;
 use super::forwarding::{field_lines, steady};
 use super::text::{self, Text, span};
 use crate::generation::CacheRules;
@@ -134,6 +135,7 @@ pub fn outcome(
     match given {
         Some(given) => of_given(decided, way, client, given, now, text),
         None => {
+            compression::of_request(decided, text);
             of_usual(decided, way, now, text);
             removed(decided, way, &usual(200, &[], now), text);
         }
@@ -243,6 +245,7 @@ fn of_given(
         text.line("stream", "each piece goes on at once");
     }
     head.fields.push("Cache-Status", &status);
+    compression::of_response_given(decided, &mut head, text);
     let lines = || answer_lines(decided, client, &head);
     text.block("answer", steady(lines(), lines()));
     if let (Kept::Yes(accepted), Way::Looked(rules)) = (&kept, way) {

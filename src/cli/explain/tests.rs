@@ -91,6 +91,7 @@ limits       request body   10 MiB, 30 s between two reads
              between_bytes  30 s
              event stream   5 min between_bytes
              client         30 s without reading
+compression  off: bodies are passed on as they are
 if it says   200 | Cache-Control: max-age=60                          forebay; fwd=uri-miss; stored; ttl=60
              200 | Cache-Control: public, max-age=60                  forebay; fwd=uri-miss; stored; ttl=60
              200 | Cache-Control: private, max-age=60                 forebay; fwd=uri-miss; detail=private
@@ -588,4 +589,123 @@ fn purge_requests_are_told_whom_they_are_taken_from() {
     );
     assert_eq!(asked("/admin/x", "10.9.9.9").1, "HTTP/1.1 403 Forbidden");
     assert_eq!(asked("/x", "127.0.0.1").1, "HTTP/1.1 405 Method Not Allowed");
+}
+
+#[test]
+fn what_is_said_of_compression() {
+    const SITE: &str = "
+listen: 127.0.0.1:8080
+upstream: http://127.0.0.1:3000
+defaults: { compression: { codings: [br, gzip], dictionaries: true } }
+routes:
+  - { name: own, match: { path_prefix: /own }, upstream: default, compression: { authenticated: none, min_size: 10KiB } }
+  - { name: off, match: { path_prefix: /off }, upstream: default, compression: off }
+  - { name: site, upstream: default }
+";
+    const BR: &[&str] = &["-H", "Accept-Encoding: gzip, br, dcb"];
+    const HTML: &[&str] = &[
+        "--response",
+        "200",
+        "-R",
+        "Content-Type: text/html",
+        "-R",
+        "Content-Length: 5000",
+    ];
+    let asked = |path: &str, more: &[&[&str]]| {
+        let url = format!("http://a.test{path}");
+        told(SITE, &[&["GET", &url][..], &more.concat()].concat())
+    };
+    let dictionary = &[
+        "-H",
+        "Available-Dictionary: :AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:",
+    ][..];
+    for (path, more, expected) in [
+        ("/off", &[BR][..], "off: bodies are passed on as they are"),
+        ("/", &[BR], "br: the best that is accepted of br, gzip"),
+        ("/", &[], "none: Accept-Encoding asks for none of br, gzip"),
+        (
+            "/",
+            &[BR, &["-H", "X-No-Compression: 1"]],
+            "none: the request has X-No-Compression",
+        ),
+        ("/", &[BR, &["-H", "Range: bytes=0-1"]], "none: the request has Range"),
+        (
+            "/own",
+            &[BR, &["-H", "Cookie: a=b"]],
+            "none: the request has Cookie or Authorization",
+        ),
+        ("/", &[BR, HTML], "br: the best that is accepted of br, gzip"),
+        ("/own", &[BR, HTML], "none: it is shorter than 10 KiB (min_size)"),
+        (
+            "/",
+            &[BR, HTML, &["-R", "Cache-Control: private"]],
+            "none: it is private",
+        ),
+        (
+            "/",
+            &[BR, HTML, &["-R", "Cache-Control: no-transform"]],
+            "none: Cache-Control says no-transform",
+        ),
+        (
+            "/",
+            &[BR, HTML, &["-R", "Content-Encoding: gzip"]],
+            "none: the client reads the response as it comes",
+        ),
+        (
+            "/",
+            &[HTML, &["-R", "Content-Encoding: gzip"]],
+            "undone: the client does not read",
+        ),
+        (
+            "/",
+            &[BR, &["--response", "200", "-R", "Content-Type: image/png"]],
+            "none: its type is not among",
+        ),
+        (
+            "/",
+            &[BR, &["--response", "200", "-R", "Content-Type: text/event-stream"]],
+            "none: it is a stream",
+        ),
+        ("/", &[BR, &["--response", "200"]], "none: it has no Content-Type"),
+    ] {
+        let lines = under(&asked(path, more), "compression");
+        assert!(
+            lines.first().is_some_and(|line| line.starts_with(expected)),
+            "{path} {more:?}: {lines:?}"
+        );
+    }
+    for (more, expected) in [
+        (&[BR, dictionary][..], "what is stored as dcb, if the dictionary"),
+        (&[BR], "without a dictionary: there is no Available-Dictionary"),
+        (
+            &[BR, dictionary, &["-H", "Authorization: x"]],
+            "without the client's dictionary: the request has Authorization",
+        ),
+    ] {
+        let lines = under(&asked("/", more), "compression");
+        assert!(
+            lines.last().is_some_and(|line| line.starts_with(expected)),
+            "{more:?}: {lines:?}"
+        );
+    }
+    // The answer is the one that the client gets, and the origin is asked for what all can read.
+    let text = asked(
+        "/",
+        &[BR, HTML, &["-R", "ETag: \"1\"", "-R", "Cache-Control: max-age=60"]],
+    );
+    let answer = under(&text, "answer");
+    for line in [
+        "Content-Encoding: br",
+        "ETag: \"1;fb-br\"",
+        "Vary: Accept-Encoding",
+        "Vary: Available-Dictionary",
+    ] {
+        assert!(answer.iter().any(|said| said == line), "{line}\n{text}");
+    }
+    assert!(
+        under(&text, "forwarded")
+            .iter()
+            .any(|line| line == "Accept-Encoding: identity"),
+        "{text}"
+    );
 }

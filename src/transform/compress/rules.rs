@@ -47,32 +47,72 @@ pub enum Body {
     Fixed,
 }
 
+/// Why a response is sent as it is, whoever asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untouched {
+    Status,
+    NoTransform,
+    /// It has a coding that is not known here, or several.
+    Coding,
+    NoType,
+    Events,
+    Size,
+    Type,
+    Secret,
+}
+
+/// Why a request gets a body that could be compressed, or read for it, as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declined {
+    /// It accepts none of the codings, or likes it better without.
+    NotAccepted,
+    OptOut,
+    Range,
+    NoTransform,
+    Credentials,
+    /// It reads the coding in which the body came, or would read no other.
+    AsItCame,
+}
+
 /// Decides about a response by itself, whoever asked for it. `length`: of its body in bytes, if that is known.
 pub fn body(rules: &Compression, status: u16, fields: &Fields, length: Option<u64>) -> Body {
+    judge(rules, status, fields, length).unwrap_or(Body::Fixed)
+}
+
+/// As [`body`], with the reason for what is [`Body::Fixed`].
+///
+/// # Errors
+/// The reason.
+pub fn judge(rules: &Compression, status: u16, fields: &Fields, length: Option<u64>) -> Result<Body, Untouched> {
     // Without a body, or with a part of one: RFC 9110 §15.3.6, §15.3.7, §15.4.5.
     if status < 200 || matches!(status, 204..=206 | 304) || fields.contains("content-range") {
-        return Body::Fixed;
+        return Err(Untouched::Status);
     }
     // RFC 9110 §7.7, RFC 9111 §5.2.2.6.
     if fields.has_token("cache-control", "no-transform") {
-        return Body::Fixed;
+        return Err(Untouched::NoTransform);
     }
     match body_as_it_came(fields) {
         Body::Plain => {}
-        coded => return coded,
+        Body::Coded(coding) => return Ok(Body::Coded(coding)),
+        Body::Fixed => return Err(Untouched::Coding),
     }
     let Some(content_type) = fields.get("content-type") else {
-        return Body::Fixed;
+        return Err(Untouched::NoType);
     };
-    let compresses = match is_event_stream(content_type) {
-        true => rules.events == Events::Compressed,
-        false => length.is_none_or(|length| length >= rules.min_size) && is_listed(&rules.types, content_type),
-    };
-    let may_be_secret = rules.authenticated == Authenticated::Everything;
-    match compresses && (may_be_secret || !is_secret(fields)) {
-        true => Body::Plain,
-        false => Body::Fixed,
+    if is_event_stream(content_type) {
+        if rules.events == Events::Untouched {
+            return Err(Untouched::Events);
+        }
+    } else if length.is_some_and(|length| length < rules.min_size) {
+        return Err(Untouched::Size);
+    } else if !is_listed(&rules.types, content_type) {
+        return Err(Untouched::Type);
     }
+    if rules.authenticated != Authenticated::Everything && is_secret(fields) {
+        return Err(Untouched::Secret);
+    }
+    Ok(Body::Plain)
 }
 
 /// Whether a body has a coding, and one that can be read here.
@@ -87,15 +127,26 @@ pub fn body_as_it_came(fields: &Fields) -> Body {
 
 /// What becomes of such a body for this request. `None`: it is sent as it is.
 pub fn recoding(rules: &Compression, request: &Fields, body: Body) -> Option<Recoding> {
+    wish(rules, request, body).ok()
+}
+
+/// As [`recoding`], with the reason for what is sent as it is.
+///
+/// # Errors
+/// The reason.
+pub fn wish(rules: &Compression, request: &Fields, body: Body) -> Result<Recoding, Declined> {
     match body {
-        Body::Fixed => None,
-        Body::Plain => {
-            let coding = Accepted::of(request).choose(&rules.codings)?;
-            is_willing(rules, request).then_some(Recoding::To(coding))
-        }
+        Body::Fixed => Err(Declined::AsItCame),
+        Body::Plain => match Accepted::of(request).choose(&rules.codings) {
+            Some(coding) => willing(rules, request).map(|()| Recoding::To(coding)),
+            None => Err(Declined::NotAccepted),
+        },
         Body::Coded(coding) => {
             let accepted = Accepted::of(request);
-            (!accepted.accepts(coding) && accepted.accepts_identity()).then_some(Recoding::Undone)
+            match !accepted.accepts(coding) && accepted.accepts_identity() {
+                true => Ok(Recoding::Undone),
+                false => Err(Declined::AsItCame),
+            }
         }
     }
 }
@@ -106,18 +157,27 @@ pub fn dictionary_coding(rules: &Compression, request: &Fields) -> Option<Dictio
     if rules.dictionaries == UseDictionaries::Never || request.contains("authorization") {
         return None;
     }
-    is_willing(rules, request).then(|| DictionaryCoding::choose(request, &rules.codings))?
+    willing(rules, request).ok()?;
+    DictionaryCoding::choose(request, &rules.codings)
 }
 
 /// Whether this request may get a body that is compressed here.
-fn is_willing(rules: &Compression, request: &Fields) -> bool {
+fn willing(rules: &Compression, request: &Fields) -> Result<(), Declined> {
+    if request.contains(OPT_OUT) {
+        return Err(Declined::OptOut);
+    }
     // Parts are those of the origin's body, so that they fit together (RFC 9110 §14.2).
-    let is_declined = request.contains(OPT_OUT)
-        || request.contains("range")
-        // RFC 9111 §5.2.1.6.
-        || request.has_token("cache-control", "no-transform")
-        || rules.authenticated == Authenticated::Nothing && has_credentials(request);
-    !is_declined
+    if request.contains("range") {
+        return Err(Declined::Range);
+    }
+    // RFC 9111 §5.2.1.6.
+    if request.has_token("cache-control", "no-transform") {
+        return Err(Declined::NoTransform);
+    }
+    if rules.authenticated == Authenticated::Nothing && has_credentials(request) {
+        return Err(Declined::Credentials);
+    }
+    Ok(())
 }
 
 /// Whether what the response says may be for one client. Who can see how long a compressed response is, and have something of its own put
