@@ -56,7 +56,8 @@ run: build-tools ## Build the release binary and run `forebay demo`: an app with
 	$(CARGO) run --release $(LOCKED) --bin forebay -- demo
 
 # The documentation's examples come first, so that the summary of the whole run is the last thing to read.
-test: test-tools ## All tests.
+test: test-tools ## All tests; those with a browser where Chromium is installed.
+	@command -v chromium >/dev/null || echo "chromium is not installed: the tests with a browser are skipped (make test-browser installs it)"
 	$(CARGO) test $(LOCKED) --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		set -x; exec $(CARGO) nextest run $(LOCKED) $(if $(CI),--profile ci); \
