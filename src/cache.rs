@@ -13,6 +13,7 @@ pub mod filling;
 pub mod flight;
 pub mod hottest;
 pub mod l2;
+pub mod label_names;
 pub mod lease;
 pub mod memory;
 pub mod partial;

@@ -2,6 +2,7 @@
 
 mod access;
 mod commands;
+mod figures;
 mod looking;
 mod openapi;
 mod purge_method;

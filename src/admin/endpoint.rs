@@ -164,7 +164,7 @@ impl Admin {
             Endpoint::OpenApi => Answer::ok(&openapi::document()),
             Endpoint::Stats => Answer::ok(&stats::stats(self)),
             Endpoint::Config => Answer::ok(&*self.proxy.generation().config.shown.0),
-            Endpoint::Stored => Answer::ok(&stored::stored(self, &pairs(query)?)?),
+            Endpoint::Stored => Answer::ok(&stored::stored(self, &pairs(query)?).await?),
             Endpoint::Top => Answer::ok(&stored::top(self, &pairs(query)?)?),
             Endpoint::Purge => purge::purge(self, parsed(body)?).await?,
             Endpoint::Warm => warm::warm(self, parsed(body)?).await?,

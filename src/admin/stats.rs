@@ -120,6 +120,12 @@ pub struct RedisStats {
     pub errors: u64,
     /// Responses that were not written, because too many waited.
     pub writes_dropped: u64,
+    /// Whether the purges of all instances are followed; while they are not, nothing is read from there.
+    pub followed: bool,
+    /// Purges that wait to be told to the other instances.
+    pub purges_waiting: u64,
+    /// 95 of 100 lookups were answered within so many seconds, since the start. `null`: there were none.
+    pub lookup_p95_seconds: Option<f64>,
 }
 
 pub fn stats(admin: &Admin) -> Stats {
@@ -201,6 +207,9 @@ fn redis(metrics: &Metrics) -> RedisStats {
         up: redis.is_up(),
         errors: faults.sum(),
         writes_dropped: redis.writes_dropped(),
+        followed: redis.is_followed(),
+        purges_waiting: redis.purges_waiting(),
+        lookup_p95_seconds: redis.durations(RedisOperation::Get).quantile(0.95),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Admin;
 use super::answer::Refusal;
 use crate::cache::Stored;
+use crate::cache::label_names::{self, LabelName};
 use crate::cli::explain::{self, Asked};
 use crate::config::ListenAddress;
 use crate::http1::{Limits, request};
@@ -41,6 +42,9 @@ pub struct StoredReport {
     pub reason: Option<String>,
     /// Requests for it in the last minutes, estimated.
     pub requests: u64,
+    /// What Redis has that fits this request: `stored`, `none`, or `unavailable`, where it cannot be asked. `null`: there is no second tier.
+    pub l2: Option<String>,
+    /// All that are in memory, and the one in Redis that fits this request.
     pub variants: Vec<VariantReport>,
     /// The way of the request through Forebay, as `forebay explain` tells it.
     pub explanation: Vec<String>,
@@ -59,8 +63,14 @@ pub struct VariantReport {
     pub fresh: bool,
     /// Bytes of the body.
     pub body_bytes: u64,
-    /// Bytes in memory.
+    /// Bytes in memory, or of the value in Redis.
     pub size_bytes: u64,
+    /// Seconds until Redis lets it go. `null`: it is in memory.
+    pub kept_seconds: Option<u64>,
+    /// What it can be purged by. One whose name is not known here is shown by its hash, like `#0123456789abcdef`.
+    pub tags: Vec<String>,
+    /// The groups of its origin that it belongs to (RFC 9875).
+    pub groups: Vec<String>,
     /// Request fields that it was chosen by, with the values that it is for.
     pub vary: Vec<VaryField>,
     pub content_type: Option<String>,
@@ -114,7 +124,7 @@ pub fn top(admin: &Admin, query: &[(String, String)]) -> Result<TopReport, Refus
 
 /// # Errors
 /// The query is not what it has to be.
-pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport, Refusal> {
+pub async fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport, Refusal> {
     let mut url = None;
     let mut headers = Vec::new();
     let mut from = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -145,6 +155,7 @@ pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport,
         decision: None,
         reason: None,
         requests: 0,
+        l2: admin.proxy.cache.l2.as_ref().map(|_| "unavailable".to_owned()),
         variants: Vec::new(),
         explanation: explain::explanation(&asked, &generation, now)
             .lines()
@@ -187,7 +198,23 @@ pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport,
         (None, Some(_)) => without_stored(&request.fields, Forward::VaryMiss, &rules.reuse),
         (None, None) => without_stored(&request.fields, Forward::UriMiss, &rules.reuse),
     };
-    let (decision, reason) = match &decision {
+    let inspected = match admin.proxy.cache.l2.as_ref().filter(|l2| l2.is_available()) {
+        Some(l2) => {
+            let inspected = l2.inspect(&key, &route.name, &request.fields).await;
+            report.l2 = Some(if inspected.is_some() { "stored" } else { "none" }.to_owned());
+            inspected
+        }
+        None => None,
+    };
+    // As a request is: memory first.
+    let from_l2 = inspected
+        .as_ref()
+        .filter(|_| !matches!(decision, Reuse::Fresh(_)))
+        .map(|inspected| reuse(&request, &inspected.stored.meta, now, &rules.reuse))
+        .filter(|decision| matches!(decision, Reuse::Fresh(_)));
+    let chosen = chosen.filter(|_| from_l2.is_none());
+    let from_l2 = from_l2.as_ref();
+    let (decision, reason) = match from_l2.unwrap_or(&decision) {
         Reuse::Fresh(_) => ("hit", None),
         Reuse::Stale(why, _) => ("stale", Some(why.as_str())),
         Reuse::Validate(reason) => ("validate", Some(reason.as_str())),
@@ -199,6 +226,14 @@ pub fn stored(admin: &Admin, query: &[(String, String)]) -> Result<StoredReport,
     for stored in variants.iter().flat_map(|variants| variants.iter()) {
         let is_chosen = chosen.is_some_and(|chosen| std::sync::Arc::ptr_eq(chosen, stored));
         report.variants.push(variant(stored, now, is_chosen));
+    }
+    if let Some(inspected) = &inspected {
+        report.variants.push(VariantReport {
+            tier: "l2".to_owned(),
+            size_bytes: inspected.bytes,
+            kept_seconds: Some(inspected.kept_for.as_secs()),
+            ..variant(&inspected.stored, now, from_l2.is_some())
+        });
     }
     Ok(report)
 }
@@ -231,7 +266,20 @@ fn variant(stored: &Stored, now: Timestamp, selected: bool) -> VariantReport {
             .get(name)
             .map(|value| String::from_utf8_lossy(value).into_owned())
     };
+    let (mut tags, mut groups) = (Vec::new(), Vec::new());
+    for label in stored.meta.labels().map_or(&[][..], |labels| labels.as_slice()) {
+        match label_names::of(*label) {
+            Some(LabelName::Tag(name)) => tags.push(name.into()),
+            Some(LabelName::Group(name)) => groups.push(name.into()),
+            None => tags.push(format!("#{:016x}", label.as_u64())),
+        }
+    }
+    tags.sort_unstable();
+    groups.sort_unstable();
     VariantReport {
+        kept_seconds: None,
+        tags,
+        groups,
         tier: "l1".to_owned(),
         status: stored.meta.status,
         age: u64::from(stored.meta.age_seconds(now).get()),

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use crate::generation::Generation;
 use crate::metrics::Outcome;
-use crate::upstream::Member;
 use crate::upstream::health::State;
+use crate::upstream::{Member, breaker};
 
 /// All upstreams.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -22,6 +22,8 @@ pub struct UpstreamState {
     /// Servers that would get requests now.
     pub live: usize,
     pub servers: Vec<ServerState>,
+    /// `closed`, `half-open` or `open`, where nothing goes to it. `null`: it has no circuit breaker.
+    pub circuit: Option<String>,
     /// 95 of 100 responses' heads came within so many seconds, since the start.
     pub p95_seconds: Option<f64>,
 }
@@ -60,6 +62,14 @@ pub fn upstreams(generation: &Generation) -> UpstreamList {
             name: upstream.config().name.to_string(),
             live: zone.live(),
             servers: zone.members().iter().map(server).collect(),
+            circuit: upstream.circuit().map(|state| {
+                match state {
+                    breaker::State::Closed => "closed",
+                    breaker::State::HalfOpen => "half-open",
+                    breaker::State::Open => "open",
+                }
+                .to_owned()
+            }),
             p95_seconds: upstream.metrics.durations().quantile(0.95),
         }
     });

@@ -1,5 +1,6 @@
 //! What a response is labelled with: tags that its origin or its route gives it, and the groups of RFC 9875.
 
+use super::label_names;
 use crate::config::{ValuePart, ValueTemplate};
 use crate::key::normalise_target;
 use crate::message::{Fields, RequestHead};
@@ -44,21 +45,24 @@ pub fn take(
         for line in response.get_all(name) {
             let names = line.split(|byte| matches!(byte, b' ' | b'\t' | b','));
             told.labels
-                .extend(names.filter(|name| !name.is_empty()).map(Label::tag));
+                .extend(names.filter(|name| !name.is_empty()).map(label_names::tag));
         }
         if shown == TagFields::Strip {
             response.remove(name);
         }
     }
     let given = given.iter().map(|template| render(template, captures));
-    told.labels.extend(given.map(|tag| Label::tag(tag.as_bytes())));
+    told.labels.extend(given.map(|tag| label_names::tag(tag.as_bytes())));
     told.labels.extend(groups_of(request, response));
     told
 }
 
 fn groups_of(request: &RequestHead, response: &Fields) -> Vec<Label> {
     let groups = groups(response);
-    let label = |name: &String| Label::group(request.scheme, &request.authority, name);
+    let label = |name: &String| {
+        let label = Label::group(request.scheme, &request.authority, name);
+        label_names::group(label, name)
+    };
     groups.iter().map(label).collect()
 }
 

@@ -34,8 +34,12 @@ impl Upstream {
 impl Upstream {
     /// Whether nothing speaks against requests that need not be made: its circuit is closed, or it has none.
     pub fn is_closed(&self) -> bool {
-        let breaker = self.breaker.as_ref();
-        breaker.is_none_or(|breaker| breaker.state() == State::Closed)
+        self.circuit().is_none_or(|state| state == State::Closed)
+    }
+
+    /// `None`: it has no circuit breaker.
+    pub fn circuit(&self) -> Option<State> {
+        self.breaker.as_ref().map(Breaker::state)
     }
 }
 

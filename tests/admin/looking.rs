@@ -5,6 +5,8 @@ use serde_json::json;
 use super::{ADMIN, ask, look};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
+use crate::support::redis::Redis;
+use crate::support::within;
 
 #[tokio::test]
 async fn stats_tell_requests_rates_latencies_and_where_from() {
@@ -46,6 +48,10 @@ async fn stats_tell_requests_rates_latencies_and_where_from() {
     assert_eq!(stats["memory"]["stored_responses"], 1);
     assert!(stats["memory"]["resident_bytes"].as_u64().unwrap() > 1_000_000);
     assert_eq!(stats["upstreams"][0]["live"], 1);
+    assert_eq!(
+        (&stats["upstreams"][0]["circuit"], &stats["redis"]),
+        (&json!(null), &json!(null))
+    );
     // What was saved is a metric, too.
     assert_eq!(
         proxy
@@ -208,4 +214,103 @@ async fn a_drained_server_gets_no_new_requests() {
     )
     .await;
     assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn redis_is_looked_into_too_and_tags_are_called_by_name() {
+    let redis = Redis::start().await;
+    let origin = Origin::builder()
+        .answering(|request| {
+            let language = request.field("accept-language").unwrap_or("none").to_owned();
+            Reply::fresh(60, language)
+                .field("Vary", "Accept-Language")
+                .field("Cache-Tag", "users, user-42")
+                .field("Cache-Groups", "\"g\"")
+        })
+        .start()
+        .await;
+    let breaker = format!(
+        "listen: 127.0.0.1:0\nupstreams: {{ default: {{ servers: [\"{}\"], circuit_breaker: {{ failure_threshold: 5 }} }} }}\n",
+        origin.server()
+    );
+    let yaml = format!("{breaker}{ADMIN}cache: {{ redis: {{ url: \"{}\" }} }}\n", redis.url());
+    let start = || Inside::start(&yaml, forebay::clock::Clock::new());
+    let (one, other) = (start().await, start().await);
+    for proxy in [&one, &other] {
+        proxy.follows(true).await;
+    }
+    let german = [("Accept-Language", "de")];
+    one.request("GET", "/a", &german, b"").await;
+    one.proxy().cache.l2.as_ref().unwrap().flushed().await;
+    let target = "/cache?url=http://test/a&header=Accept-Language:+de";
+    let there = look(&other, target).await;
+    assert_eq!(
+        (&there["decision"], &there["reason"], &there["l2"]),
+        (&json!("hit"), &json!(null), &json!("stored"))
+    );
+    let variants = there["variants"].as_array().unwrap();
+    assert_eq!(variants.len(), 1, "{there}");
+    let found = &variants[0];
+    assert_eq!(
+        (
+            &found["tier"],
+            &found["selected"],
+            &found["fresh"],
+            &found["body_bytes"]
+        ),
+        (&json!("l2"), &json!(true), &json!(true), &json!(2))
+    );
+    assert!(found["kept_seconds"].as_u64().unwrap() >= 50, "{found}");
+    assert!(found["size_bytes"].as_u64().unwrap() > 50, "{found}");
+    assert_eq!(
+        (&found["tags"], &found["groups"]),
+        (&json!(["user-42", "users"]), &json!(["g"]))
+    );
+    // Looking has brought nothing into memory.
+    assert_eq!(
+        other.metric("forebay_cache_stored_responses", &[("tier", "l1")]).await,
+        0.0
+    );
+    let both = look(&one, target).await;
+    let tiers: Vec<_> = both["variants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variant| (&variant["tier"], &variant["selected"]))
+        .collect();
+    assert_eq!(tiers, [(&json!("l1"), &json!(true)), (&json!("l2"), &json!(false))]);
+    let french = look(&other, "/cache?url=http://test/a&header=Accept-Language:+fr").await;
+    assert_eq!(
+        (
+            &french["decision"],
+            &french["reason"],
+            &french["l2"],
+            &french["variants"]
+        ),
+        (&json!("forward"), &json!("uri-miss"), &json!("none"), &json!([]))
+    );
+    let stats = look(&one, "/stats").await;
+    assert_eq!(
+        (
+            &stats["redis"]["up"],
+            &stats["redis"]["followed"],
+            &stats["redis"]["purges_waiting"]
+        ),
+        (&json!(true), &json!(true), &json!(0))
+    );
+    assert!(stats["redis"]["lookup_p95_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(stats["upstreams"][0]["circuit"], "closed");
+    assert_eq!(origin.request_count(), 1);
+    // One purge over PURGE's own library reaches both.
+    let purged = ask(one.admin_address(), "POST", "/purge", &[], "{\"tags\":[\"users\"]}").await;
+    assert_eq!(purged.status, 200);
+    within("the purge there", async {
+        while look(&other, target).await["l2"] != "none" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(redis);
+    other.follows(false).await;
+    assert_eq!(look(&other, target).await["l2"], "unavailable");
 }

@@ -7,6 +7,8 @@ use super::{ADMIN, ask};
 use crate::support::client::{Http2Client, Response, http2_request};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
+use crate::support::redis::Redis;
+use crate::support::within;
 
 /// `/open` takes PURGE requests from here, `/closed` from elsewhere, and everything else takes none.
 const ROUTES: &str = "routes:
@@ -149,4 +151,35 @@ async fn where_no_route_says_so_it_is_a_method_of_the_apps() {
     assert_eq!((answered.status, answered.text()), (200, "the app's"));
     assert_eq!(origin.last_request().method, "PURGE");
     assert_eq!(ask(proxy.admin_address(), "PURGE", "/purge", &[], "").await.status, 405);
+}
+
+#[tokio::test]
+async fn every_instance_follows_and_202_says_that_they_will() {
+    let (mut redis, origin) = (Redis::start().await, tagged().await);
+    let sections = format!("{ROUTES}cache: {{ redis: {{ url: \"{}\" }} }}\n", redis.url());
+    let (one, other) = (
+        Inside::before(&origin, &sections).await,
+        Inside::before(&origin, &sections).await,
+    );
+    for proxy in [&one, &other] {
+        proxy.follows(true).await;
+        within("what is stored", async {
+            while !is_hit(&proxy.get("/open/a").await) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let before = origin.request_count();
+    assert_eq!(one.request("PURGE", "/open/a", &[], b"").await.status, 200);
+    within("the purge there", async {
+        while origin.request_count() == before {
+            other.get("/open/a").await;
+        }
+    })
+    .await;
+    redis.kill().await;
+    one.follows(false).await;
+    let purged = one.request("PURGE", "/open/a", &[], b"").await;
+    assert_eq!((purged.status, purged.json()["waiting"].as_u64()), (202, Some(1)));
 }

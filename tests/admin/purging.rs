@@ -1,8 +1,12 @@
 //! Purges by the admin listener: nothing of what was purged is served after the answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use super::{ADMIN, ask, look};
+use crate::support::client::Client;
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 use crate::support::within;
@@ -268,4 +272,69 @@ async fn purges_of_clients_are_followed_by_it_too_and_others_only_when_asked() {
     let report = purge(&other, json!({ "tags": ["all"], "rewarm": true })).await;
     rewarmed(&other, &report).await;
     assert!(hits(&other, "/a").await);
+}
+
+/// Purges over the admin listener, hard and soft, by URL, tag and prefix, while others have the same responses stored all the time: behind
+/// the answer nobody gets what was before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_of_every_kind_race_with_fills_and_nothing_old_is_served() {
+    let races: usize = match std::env::var("FOREBAY_RACES") {
+        Ok(races) => races.parse().unwrap(),
+        Err(_) => 400,
+    };
+    const TARGETS: usize = 4;
+    let versions: Arc<[AtomicUsize; TARGETS]> = Arc::default();
+    let origin = {
+        let versions = versions.clone();
+        Origin::builder()
+            .answering(move |request| {
+                let index: usize = request.target.trim_start_matches('/').parse().unwrap();
+                let version = versions[index].load(Ordering::SeqCst).to_string();
+                let tag = format!("\"{version}\"");
+                let reply = match request.field("if-none-match") == Some(tag.as_str()) {
+                    true => Reply::status(304),
+                    false => Reply::ok(version),
+                };
+                reply
+                    .field("ETag", &tag)
+                    .field("Cache-Control", "max-age=3600")
+                    .field("Cache-Tag", &format!("t{index}"))
+            })
+            .start()
+            .await
+    };
+    let proxy = Arc::new(Inside::before(&origin, ADMIN).await);
+    let mut background = Vec::new();
+    for _ in 0..2 {
+        let mut client = proxy.client().await;
+        background.push(tokio::spawn(async move {
+            for at in 0.. {
+                client.get(&format!("/{}", at % TARGETS)).await;
+            }
+        }));
+    }
+    let mut reader = proxy.client().await;
+    let mut admin = Client::connect(proxy.admin_address()).await;
+    for race in 0..races {
+        let index = race % TARGETS;
+        let wanted = versions[index].fetch_add(1, Ordering::SeqCst) + 1;
+        let mut body = match race / TARGETS % 3 {
+            0 => json!({ "urls": [format!("http://test/{index}")] }),
+            1 => json!({ "tags": [format!("t{index}")] }),
+            _ => json!({ "prefixes": [format!("/{index}")] }),
+        };
+        body["soft"] = (race / (3 * TARGETS) % 2 == 0).into();
+        let fields = [("Host", "localhost"), ("Content-Type", "application/json")];
+        let purged = admin
+            .request("POST", "/purge", &fields, body.to_string().as_bytes())
+            .await;
+        assert_eq!(purged.status, 200);
+        let seen: usize = reader.get(&format!("/{index}")).await.text().parse().unwrap();
+        assert!(
+            seen >= wanted,
+            "race {race}, {body}: {seen} where {wanted} had been written"
+        );
+    }
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    println!("{races} hard and soft purges raced with fills: nothing old was served behind an answer");
 }

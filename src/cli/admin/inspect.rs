@@ -28,10 +28,11 @@ pub fn text(report: &Value) -> String {
     let mut text = format!("{decision}; asked for {} times lately\n\n", number(&report["requests"]));
     let rows: Vec<_> = list(&report["variants"]).map(variant).collect();
     match rows.is_empty() {
+        true if report["l2"] == "unavailable" => text.push_str("nothing is in memory, and Redis is away\n"),
         true => text.push_str("nothing is stored\n"),
         false => {
             let headings = [
-                "variant", "chosen", "tier", "status", "age", "ttl", "body", "size", "type",
+                "variant", "chosen", "tier", "status", "age", "ttl", "body", "size", "type", "tags",
             ];
             text.push_str(&table(&headings, &rows));
         }
@@ -65,5 +66,6 @@ fn variant(variant: &Value) -> Vec<String> {
         bytes(&variant["body_bytes"]),
         bytes(&variant["size_bytes"]),
         plain(&variant["content_type"]),
+        list(&variant["tags"]).map(plain).collect::<Vec<_>>().join(" "),
     ]
 }

@@ -43,7 +43,11 @@ pub fn text(stats: &Value) -> String {
     text.push_str(&format!("memory  {} resident\n\n", bytes(&memory["resident_bytes"])));
     let redis = &stats["redis"];
     if redis.is_object() {
-        let state = if redis["up"] == true { "up" } else { "down" };
+        let state = match (redis["up"] == true, redis["followed"] == true) {
+            (true, true) => "up",
+            (true, false) => "up, purges not followed",
+            (false, _) => "down",
+        };
         let (errors, dropped) = (number(&redis["errors"]), number(&redis["writes_dropped"]));
         text.push_str(&format!(
             "redis   {state}, {errors} errors, {dropped} writes dropped\n\n"
@@ -54,6 +58,7 @@ pub fn text(stats: &Value) -> String {
         for server in list(&upstream["servers"]) {
             rows.push(vec![
                 plain(&upstream["name"]),
+                plain(&upstream["circuit"]),
                 plain(&server["server"]),
                 state(server),
                 number(&server["open"]),
@@ -63,7 +68,7 @@ pub fn text(stats: &Value) -> String {
         }
     }
     text.push_str(&table(
-        &["upstream", "server", "state", "open", "attempts", "failures"],
+        &["upstream", "circuit", "server", "state", "open", "attempts", "failures"],
         &rows,
     ));
     text
