@@ -46,7 +46,7 @@ run_tests = $(if $(shell $(CARGO) nextest --version 2>/dev/null),$(CARGO) nextes
 # Python's packages, out of the way of the tree.
 VENV := target/clients
 
-.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-parts \
+.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-parts bench-admin \
 	build-tools test-tools browser-tools client-tools bench-tools
 
 help: ## This list.
@@ -106,6 +106,10 @@ bench-compression: bench-tools ## Stored compression beside nginx's gzip: sizes,
 
 bench-parts: build-tools ## Micro-benches: parsing, routing, a hit's parts, the store.
 	$(CARGO) bench $(LOCKED) --benches
+
+bench-admin: test-tools ## What purging and warming up cost: 100,000 responses of one tag, 10,000 URLs, 10,000 races.
+	FOREBAY_RACES=10000 $(CARGO) test $(LOCKED) --release --test forebay -- --test-threads 1 --include-ignored --nocapture \
+		admin::figures purges_of_every_kind_race fills_and_purges_race
 
 build-tools:
 	$(call install_missing,$(BUILD_TOOLS))

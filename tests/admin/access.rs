@@ -81,3 +81,91 @@ async fn whoever_lacks_the_token_is_refused_and_a_reload_changes_it() {
     assert_eq!(ask(address, "GET", "/stats", &authorized, "").await.status, 200);
     assert!(!proxy.log_text().contains(TOKEN) && !proxy.log_text().contains("another-token"));
 }
+
+#[tokio::test]
+async fn nonsense_and_those_who_hold_connections_keep_nobody_out() {
+    let origin = Origin::start().await;
+    let proxy = Inside::before(&origin, ADMIN).await;
+    let address = proxy.admin_address();
+    for nonsense in [
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "GET\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST /purge HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\nzz\r\n",
+    ] {
+        let mut client = Client::connect(address).await;
+        client.send(nonsense).await;
+        client.half_close().await;
+        let answer = client.read_to_end().await;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || text.starts_with("HTTP/1.1 400"),
+            "{nonsense:?}: {text}"
+        );
+    }
+    // Nearly all places: one sends nothing, another a part of a head, the next a part of a body.
+    let mut held = Vec::new();
+    for number in 0..60 {
+        let mut client = Client::connect(address).await;
+        let part = match number % 3 {
+            0 => "",
+            1 => "GET /stats HTTP/1.1\r\nHost: local",
+            _ => "POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+        };
+        client.send(part).await;
+        held.push(client);
+    }
+    assert_eq!(ask(address, "GET", "/stats", &[], "").await.status, 200);
+
+    let long = "x".repeat(40 * 1024);
+    assert_eq!(ask(address, "GET", &format!("/cache?url={long}"), &[], "").await.status, 414);
+    assert_eq!(ask(address, "GET", "/stats", &[("X-Long", &long)], "").await.status, 431);
+    let mut client = Client::connect(address).await;
+    client
+        .send("POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000000\r\n\r\n")
+        .await;
+    let zeros = client.send_zeros(5_000_000);
+    tokio::pin!(zeros);
+    // It may be closed before all of it is sent.
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(200), &mut zeros).await;
+    assert_eq!(origin.request_count(), 0);
+    assert_eq!(proxy.get("/a").await.status, 404, "clients are not concerned");
+    drop(held);
+    assert_eq!(ask(address, "GET", "/tasks", &[], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn no_url_leads_anywhere_but_where_routes_do() {
+    let (origin, elsewhere) = (Origin::start().await, Origin::start().await);
+    let yaml = format!(
+        "listen: 127.0.0.1:0\nupstreams: {{ app: {{ servers: [\"{0}\"] }} }}\n\
+         routes: [{{ name: site, match: {{ host: site.test }}, upstream: app }}]\n{ADMIN}",
+        origin.server()
+    );
+    let proxy = Inside::start(&yaml, forebay::clock::Clock::new()).await;
+    let far = elsewhere.server();
+    for (method, target, body) in [
+        ("POST", "/warm", format!("{{\"urls\":[\"http://{far}/a\",\"https://{far}/b\"]}}")),
+        ("POST", "/purge", format!("{{\"urls\":[\"http://{far}/a\"],\"rewarm\":true}}")),
+        ("GET", &format!("/cache?url=http://{far}/"), String::new()),
+    ] {
+        let answered = ask(proxy.admin_address(), method, target, &[], &body).await;
+        assert!([200, 202].contains(&answered.status), "{target}: {}", answered.text());
+    }
+    crate::support::within("the end of all tasks", async {
+        loop {
+            let tasks = super::look(&proxy, "/tasks").await;
+            if tasks["tasks"].as_array().unwrap().iter().all(|task| !task["ended"].is_null()) {
+                assert!(
+                    tasks["tasks"].as_array().unwrap().iter().all(|task| task["progress"]["no_route"].as_u64() > Some(0)),
+                    "{tasks}"
+                );
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((origin.request_count(), elsewhere.connection_count()), (0, 0));
+}

@@ -59,6 +59,8 @@ impl Queue {
     /// Answers how many others were dropped for it.
     pub(super) fn push(&self, job: Job) -> u64 {
         let mut dropped = Vec::new();
+        // Before it can be taken: what is done sooner than it is counted would count for ever.
+        self.begin();
         let mut waiting = self.waiting.lock();
         let mut dropped_deletes = 0;
         match job {
@@ -83,7 +85,7 @@ impl Queue {
         }
         drop(waiting);
         let count = dropped.len() + dropped_deletes;
-        self.open.send_modify(|open| *open = (*open + 1).saturating_sub(count));
+        self.open.send_modify(|open| *open = open.saturating_sub(count));
         self.more.notify_one();
         count as u64
     }
