@@ -88,7 +88,7 @@ async fn nonsense_and_those_who_hold_connections_keep_nobody_out() {
     let proxy = Inside::before(&origin, ADMIN).await;
     let address = proxy.admin_address();
     for nonsense in [
-        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03",
         "GET\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -111,16 +111,23 @@ async fn nonsense_and_those_who_hold_connections_keep_nobody_out() {
         let part = match number % 3 {
             0 => "",
             1 => "GET /stats HTTP/1.1\r\nHost: local",
-            _ => "POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+            _ => {
+                "POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            }
         };
         client.send(part).await;
         held.push(client);
     }
     assert_eq!(ask(address, "GET", "/stats", &[], "").await.status, 200);
 
-    let long = "x".repeat(40 * 1024);
-    assert_eq!(ask(address, "GET", &format!("/cache?url={long}"), &[], "").await.status, 414);
-    assert_eq!(ask(address, "GET", "/stats", &[("X-Long", &long)], "").await.status, 431);
+    let long = "x".repeat(256 * 1024);
+    for (target, fields) in [
+        (&*format!("/cache?url={long}"), &[][..]),
+        ("/stats", &[("X-Long", &*long)]),
+    ] {
+        let refused = ask(address, "GET", target, fields, "").await;
+        assert!([400, 414, 431].contains(&refused.status), "{}", refused.status);
+    }
     let mut client = Client::connect(address).await;
     client
         .send("POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000000\r\n\r\n")
@@ -130,7 +137,7 @@ async fn nonsense_and_those_who_hold_connections_keep_nobody_out() {
     // It may be closed before all of it is sent.
     let _ = tokio::time::timeout(std::time::Duration::from_millis(200), &mut zeros).await;
     assert_eq!(origin.request_count(), 0);
-    assert_eq!(proxy.get("/a").await.status, 404, "clients are not concerned");
+    assert_eq!(proxy.get("/a").await.status, 200, "clients are not concerned");
     drop(held);
     assert_eq!(ask(address, "GET", "/tasks", &[], "").await.status, 200);
 }
@@ -139,15 +146,23 @@ async fn nonsense_and_those_who_hold_connections_keep_nobody_out() {
 async fn no_url_leads_anywhere_but_where_routes_do() {
     let (origin, elsewhere) = (Origin::start().await, Origin::start().await);
     let yaml = format!(
-        "listen: 127.0.0.1:0\nupstreams: {{ app: {{ servers: [\"{0}\"] }} }}\n\
+        "listen: 127.0.0.1:0\nupstreams: {{ app: {{ servers: [\"{0}\"] }}, idle: {{ servers: [\"{0}\"] }} }}\n\
          routes: [{{ name: site, match: {{ host: site.test }}, upstream: app }}]\n{ADMIN}",
         origin.server()
     );
     let proxy = Inside::start(&yaml, forebay::clock::Clock::new()).await;
     let far = elsewhere.server();
     for (method, target, body) in [
-        ("POST", "/warm", format!("{{\"urls\":[\"http://{far}/a\",\"https://{far}/b\"]}}")),
-        ("POST", "/purge", format!("{{\"urls\":[\"http://{far}/a\"],\"rewarm\":true}}")),
+        (
+            "POST",
+            "/warm",
+            format!("{{\"urls\":[\"http://{far}/a\",\"https://{far}/b\"]}}"),
+        ),
+        (
+            "POST",
+            "/purge",
+            format!("{{\"urls\":[\"http://{far}/a\"],\"rewarm\":true}}"),
+        ),
         ("GET", &format!("/cache?url=http://{far}/"), String::new()),
     ] {
         let answered = ask(proxy.admin_address(), method, target, &[], &body).await;
@@ -156,9 +171,18 @@ async fn no_url_leads_anywhere_but_where_routes_do() {
     crate::support::within("the end of all tasks", async {
         loop {
             let tasks = super::look(&proxy, "/tasks").await;
-            if tasks["tasks"].as_array().unwrap().iter().all(|task| !task["ended"].is_null()) {
+            if tasks["tasks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|task| !task["ended"].is_null())
+            {
                 assert!(
-                    tasks["tasks"].as_array().unwrap().iter().all(|task| task["progress"]["no_route"].as_u64() > Some(0)),
+                    tasks["tasks"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .all(|task| task["progress"]["no_route"].as_u64() > Some(0)),
                     "{tasks}"
                 );
                 return;

@@ -323,7 +323,7 @@ async fn purges_of_every_kind_race_with_fills_and_nothing_old_is_served() {
             1 => json!({ "tags": [format!("t{index}")] }),
             _ => json!({ "prefixes": [format!("/{index}")] }),
         };
-        body["soft"] = (race / (3 * TARGETS) % 2 == 0).into();
+        body["soft"] = (race / (3 * TARGETS)).is_multiple_of(2).into();
         let fields = [("Host", "localhost"), ("Content-Type", "application/json")];
         let purged = admin
             .request("POST", "/purge", &fields, body.to_string().as_bytes())
