@@ -1,8 +1,8 @@
 //! The front door: our own application under every listener of Pingora.
 //!
 //! It takes a connection through PROXY protocol, TLS and the choice of HTTP version, reads request heads under deadlines of its own,
-//! refuses what two parsers could read differently, and hands everything else to [`Proxy::serve`], for HTTP/1.1 and
-//! HTTP/2 alike.
+//! refuses what two parsers could read differently, and hands everything else to [`Proxy::take_up`] and [`Proxy::go_on`], for
+//! HTTP/1.1 and HTTP/2 alike.
 
 mod admission;
 pub mod client;
