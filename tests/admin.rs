@@ -7,6 +7,7 @@ mod looking;
 mod openapi;
 mod purge_method;
 mod purging;
+mod top;
 mod warming;
 
 use std::net::SocketAddr;

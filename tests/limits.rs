@@ -9,7 +9,7 @@ use crate::support::client::{Client, Http2Client, Response, http2_request};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 use crate::support::proxy::{Builder, Proxy, Reload, config};
-use crate::support::redis::Redis;
+use crate::support::redis::{Cluster, Redis};
 use crate::support::within;
 
 mod tokens;
@@ -362,11 +362,14 @@ async fn a_reload_forgets_nothing() {
 
 /// Instances that count together in one Redis.
 async fn cluster(origin: &Origin, redis: &Redis, count: usize, limit: &str, clocks: [u64; 3]) -> Vec<Inside> {
+    together(origin, &redis.url(), count, limit, clocks).await
+}
+
+async fn together(origin: &Origin, url: &str, count: usize, limit: &str, clocks: [u64; 3]) -> Vec<Inside> {
     let sections = format!(
         "trusted_proxies: [127.0.0.1]
-cache: {{ redis: {{ url: \"{}\", deadline: 2s }} }}
-rate_limits: {{ store: redis, default: {limit} }}",
-        redis.url()
+cache: {{ redis: {{ url: \"{url}\", deadline: 2s }} }}
+rate_limits: {{ store: redis, default: {limit} }}"
     );
     let mut instances = Vec::new();
     for skew in clocks.into_iter().take(count) {
@@ -486,4 +489,110 @@ async fn without_redis_each_instance_lets_its_share_through() {
     let after = crowd(&instances, 1, 100).await;
     assert!(after[0] <= 5, "{after:?} after {admitted:?}");
     assert_eq!(crowd(&instances, 2, 400).await[1], 90, "and counts as before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_redis_cluster_it_is_the_same() {
+    let origin = Origin::start().await;
+    let redis = Cluster::start().await;
+    // The two keys of a request are mostly on different nodes: what one refuses is given back to the other.
+    let limits = "[{ name: all, requests: 100000, per: 1000d, key: host }, { name: client, requests: 10, per: 1000d }]";
+    let instances = together(&origin, &redis.url(), 3, limits, [0, 3600, 86_400]).await;
+    // Ten thousand requests over five hundred keys.
+    let admitted = crowd(&instances, 500, 3334).await;
+    assert_eq!(admitted, vec![10; 500], "exactly the burst of each key");
+    let mut connection = instances[0].client().await;
+    let mut told = 0;
+    within("what was given back", async {
+        for client in 0.. {
+            let ip = format!("10.8.{}.{}", client / 250, client % 250);
+            let fields = [("X-Forwarded-For", ip.as_str())];
+            let response = connection.request("GET", "/", &fields, b"").await;
+            let left = parameter(&members(&response, "ratelimit"), "all", "r").map(str::to_owned);
+            told = left.unwrap().parse::<usize>().unwrap() + client + 1;
+            if told == 100_000 - 5000 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(told, 95_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_comes_back_empty_in_the_middle_and_nobody_gets_more() {
+    let origin = Origin::start().await;
+    let mut redis = Redis::start().await;
+    let instances = cluster(&origin, &redis, 3, "{ requests: 40, per: 1000d }", [0, 0, 0]).await;
+    let mut sums = vec![0; 20];
+    let mut add = |admitted: Vec<usize>| {
+        sums.iter_mut().zip(admitted).for_each(|(sum, more)| *sum += more);
+        sums.clone()
+    };
+    assert_eq!(add(crowd(&instances, 20, 6 * 20).await), [18; 20]);
+    redis.kill().await;
+    for instance in &instances {
+        instance.metric_becomes("forebay_redis_up", &[], 0.0).await;
+    }
+    // 13 of 40 are each instance's, and six of them are gone.
+    assert_eq!(add(crowd(&instances, 20, 20 * 20).await), [39; 20]);
+    // Keys that have not been asked for meanwhile are known from before.
+    redis.restart().await;
+    for instance in &instances {
+        instance.metric_becomes("forebay_redis_up", &[], 1.0).await;
+    }
+    assert_eq!(
+        add(crowd(&instances, 20, 20 * 20).await),
+        [40; 20],
+        "exactly the burst of each key"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgets_is_told_again() {
+    let origin = Origin::start().await;
+    let redis = Redis::start().await;
+    let instances = cluster(&origin, &redis, 3, "{ requests: 40, per: 1000d }", [0, 0, 0]).await;
+    assert_eq!(crowd(&instances, 5, 10 * 5).await, [30; 5]);
+    // As a restart without a file would.
+    redis.command(&["FLUSHALL"]).await;
+    let admitted = crowd(&instances, 5, 20 * 5).await;
+    // An instance knows what there was when it last asked itself.
+    assert!(
+        admitted.iter().all(|admitted| (8..=13).contains(admitted)),
+        "{admitted:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_is_refused_most_stands_in_the_stats() {
+    let origin = Origin::start().await;
+    let sections = |shorten: bool| {
+        format!(
+            "admin: {{ listen: 127.0.0.1:0 }}
+trusted_proxies: [127.0.0.1]
+rate_limits: {{ shorten_addresses: {shorten}, default: [{{ name: ip, requests: 1, per: 1d }}, {{ name: idle, requests: 100, per: 1d }}] }}"
+        )
+    };
+    for (shorten, loud, quiet) in [
+        (false, "192.0.2.7", "2001:db8:1:2::/64"),
+        (true, "192.0.2.0/24", "2001:db8:1::/48"),
+    ] {
+        let inside = Inside::before(&origin, &sections(shorten)).await;
+        let mut client = inside.client().await;
+        for (ip, requests) in [("192.0.2.7", 5), ("2001:db8:1:2::9", 3), ("192.0.2.8", 1)] {
+            for _ in 0..requests {
+                client.request("GET", "/", &[("X-Forwarded-For", ip)], b"").await;
+            }
+        }
+        let mut admin = Client::connect(inside.admin_address()).await;
+        let stats = admin
+            .request("GET", "/stats", &[("Host", "localhost")], b"")
+            .await
+            .json();
+        let refused = |key: &str, count: u32| serde_json::json!({ "key": key, "requests": count, "at_least": count });
+        let expected = serde_json::json!([{ "limit": "ip", "most_refused": [refused(loud, 4), refused(quiet, 2)] }]);
+        assert_eq!(stats["limits"], expected);
+    }
 }

@@ -11,10 +11,14 @@ use tokio::time::Instant;
 use super::Admin;
 use super::history::{Counts, Moment};
 use super::upstreams::{self, UpstreamState};
+use crate::limit::Limiter;
 use crate::metrics::{BytesFrom, CacheResult, Metrics, RedisFault, RedisOperation};
 
 /// Routes among the slowest.
 const SLOWEST: usize = 5;
+
+/// Keys of each limit among those that it refuses most.
+const MOST_REFUSED: usize = 10;
 
 /// A rate over less than that is none. (A process that has just begun.)
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -42,6 +46,25 @@ pub struct Stats {
     /// `null`: there is no second tier.
     pub redis: Option<RedisStats>,
     pub upstreams: Vec<UpstreamState>,
+    /// The limits that have refused requests since the start, and whose.
+    pub limits: Vec<LimitStats>,
+}
+
+/// A limit, and the keys that it refuses most, the most refused first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct LimitStats {
+    pub limit: String,
+    pub most_refused: Vec<Refused>,
+}
+
+/// A key that a limit refuses. Values of fields, cookies and parameters are told as fingerprints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Refused {
+    pub key: String,
+    /// Requests that were refused, at most: of keys that are seldom refused some are lost sight of.
+    pub requests: u64,
+    /// And at least.
+    pub at_least: u64,
 }
 
 /// What came in some time.
@@ -194,7 +217,26 @@ pub fn stats(admin: &Admin) -> Stats {
         },
         redis: generation.config.cache.redis.is_some().then(|| redis(metrics)),
         upstreams: upstreams::upstreams(&generation).upstreams,
+        limits: limits(&generation.limiter),
     }
+}
+
+fn limits(limiter: &Limiter) -> Vec<LimitStats> {
+    let all = limiter.most_refused(MOST_REFUSED).into_iter();
+    let refusing = all.filter(|(_, keys)| !keys.is_empty());
+    refusing
+        .map(|(limit, keys)| LimitStats {
+            limit: limit.to_string(),
+            most_refused: keys
+                .into_iter()
+                .map(|key| Refused {
+                    at_least: key.count.saturating_sub(key.uncertain),
+                    requests: key.count,
+                    key: key.label,
+                })
+                .collect(),
+        })
+        .collect()
 }
 
 fn redis(metrics: &Metrics) -> RedisStats {

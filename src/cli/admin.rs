@@ -6,6 +6,7 @@ mod inspect;
 mod purge;
 mod stats;
 mod table;
+mod top;
 mod warm;
 
 use std::io::Write as _;
@@ -57,6 +58,13 @@ pub enum AdminCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// The same on a screen that follows, with routes, upstreams and what is asked for most; without a terminal, once
+    Top {
+        #[command(flatten)]
+        how: top::TopOptions,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// What is stored for a URL, and what would become of a request for it
     Inspect {
         /// The URL: http://HOST/PATH?QUERY
@@ -90,6 +98,7 @@ pub fn run(command: &AdminCommand) -> ExitCode {
         },
         AdminCommand::Warm { what, connection } => warm::run(what, connection),
         AdminCommand::Stats { connection } => told(connection, Method::GET, "/stats", None, stats::text),
+        AdminCommand::Top { how, connection } => top::run(how, connection),
         AdminCommand::Inspect {
             url,
             header,

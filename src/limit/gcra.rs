@@ -182,6 +182,14 @@ impl Gcra {
         self.shift(state, now, |base| base.saturating_add(self.cost(units)))
     }
 
+    /// Nanoseconds until a key has everything back. 0 while it is blocked: then it is not known.
+    pub fn ahead(&self, state: State, now: u64) -> u64 {
+        match self.read(state, now) {
+            (base, None) => base.saturating_sub(now),
+            (_, Some(_)) => 0,
+        }
+    }
+
     /// Gives units back that were taken before and not used.
     pub fn give_back(&self, state: State, now: u64, units: u64) -> State {
         self.shift(state, now, |base| base.saturating_sub(self.cost(units)).max(now))

@@ -11,7 +11,7 @@ use super::gcra::{Admission, Gcra, Refused, Verdict};
 use super::keys::{Key, Subject};
 use super::local::KeyHash;
 use super::refused::TopKeys;
-use super::shared::{Question, Shared, SharedKey};
+use super::shared::{GivenBack, Question, Shared, SharedKey};
 use super::tokens::{Estimate, Used};
 use crate::config::{self, AddressDetail, Enforcement, LimitFields, LimitHits, LimitStore, LimitUnit, RouteCache};
 use crate::message::Lines;
@@ -351,6 +351,8 @@ impl RouteLimits {
         };
         let mut questions: ArrayVec<Question<'_>, MAX_LIMITS> = ArrayVec::new();
         let mut indices: ArrayVec<usize, MAX_LIMITS> = ArrayVec::new();
+        // In a cluster what one limit refuses is given back to the others.
+        let alone = self.at(stage, &subject, estimate).nth(1).is_none();
         for (index, limit, units) in self.at(stage, &subject, estimate) {
             let key = limit.key(subject);
             indices.push(index);
@@ -360,6 +362,10 @@ impl RouteLimits {
                 name: shared.key(&key),
                 units,
                 refuses: limit.config.enforcement == Enforcement::Refuse,
+                given_back: match limit.config.unit {
+                    LimitUnit::Requests if alone || !shared.is_cluster() => GivenBack::Never,
+                    _ => GivenBack::WhatIsNotUsed,
+                },
             });
         }
         if questions.is_empty() {

@@ -29,7 +29,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const CHARGES: usize = 4096;
 
 /// Takes from all limits, or from none. For each key five arguments: tolerance, cost and block in microseconds; how far ahead the key
-/// is at least, because of what was let through while Redis was away; and 1 if the limit may refuse. Answers three numbers for
+/// is at least, because of what was let through while Redis was away, or was said before a restart; and 1 if the limit may refuse. Answers three numbers for
 /// each: 1 for taken, 0 for too much, -1 for blocked; nanoseconds until everything is back; nanoseconds of the block.
 ///
 /// Times count from 2026, so that a double holds them to a fraction of a microsecond. A key is kept as long as it is ahead.
@@ -145,6 +145,16 @@ pub struct Question<'a> {
     pub units: u64,
     /// Whether it may refuse the request.
     pub refuses: bool,
+    pub given_back: GivenBack,
+}
+
+/// Whether units of a limit may come back before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenBack {
+    /// What Redis said once holds: it is told that again, should it have been lost with a restart.
+    Never,
+    /// What Redis said last may no longer hold.
+    WhatIsNotUsed,
 }
 
 /// A key's name in Redis.
@@ -191,6 +201,11 @@ impl Shared {
         self.redis.is_available()
     }
 
+    /// Whether the keys of one request may be in different places.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.redis.config().deployment, Deployment::Cluster(_))
+    }
+
     pub fn key(&self, key: &Key<'_>) -> SharedKey {
         let mut bytes = Vec::with_capacity(64);
         key.each_part(|part| {
@@ -213,12 +228,12 @@ impl Shared {
         let mut verdicts = Vec::with_capacity(questions.len());
         let mut refused = false;
         // In a cluster the keys of one request are in many places.
-        let at_once = match self.redis.config().deployment {
-            Deployment::Cluster(_) => 1,
-            Deployment::Single(_) | Deployment::Sentinel { .. } => questions.len().max(1),
+        let at_once = match self.is_cluster() {
+            true => 1,
+            false => questions.len().max(1),
         };
         for questions in questions.chunks(at_once) {
-            let replies = self.ask(questions, now, deadline).await?;
+            let replies = self.ask(questions, memory, now, deadline).await?;
             if replies.len() != questions.len() {
                 return Err(RedisError::Unavailable);
             }
@@ -257,14 +272,24 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, questions: &[Question<'_>], now: u64, deadline: Instant) -> Result<Vec<Reply>, RedisError> {
+    async fn ask(
+        &self,
+        questions: &[Question<'_>],
+        memory: &Table,
+        now: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Reply>, RedisError> {
         let keys: Vec<&[u8]> = questions.iter().map(|question| &*question.name.0).collect();
         let mut arguments = Vec::with_capacity(questions.len() * 5);
         for question in questions {
             let gcra = question.gcra;
             let used_away = self.away.read(question.key, now).forgettable_at().saturating_sub(now);
+            let ahead = match question.given_back {
+                GivenBack::Never => used_away.max(gcra.ahead(memory.read(question.key, now), now)),
+                GivenBack::WhatIsNotUsed => used_away,
+            };
             let block = u64::try_from(gcra.block_for().as_nanos()).unwrap_or(u64::MAX);
-            for nanoseconds in [gcra.tolerance(), gcra.cost(question.units), block, used_away] {
+            for nanoseconds in [gcra.tolerance(), gcra.cost(question.units), block, ahead] {
                 arguments.push(microseconds(i64::try_from(nanoseconds).unwrap_or(i64::MAX)));
             }
             arguments.push(u8::from(question.refuses).to_string());

@@ -17,7 +17,7 @@ async fn commands_tell_in_tables_or_json_and_by_their_exit_status() {
     let at = |proxy: &Inside| format!("http://{}", proxy.admin_address());
     let (open, closed) = (at(&open), at(&closed));
     let server = origin.server();
-    let table: [(&[&str], i32, &str); 20] = [
+    let table: [(&[&str], i32, &str); 25] = [
         (&["stats", "--admin", &open], 0, "route"),
         (&["stats", "--admin", &open, "--json"], 0, "\"last_1m\""),
         (
@@ -82,6 +82,12 @@ async fn commands_tell_in_tables_or_json_and_by_their_exit_status() {
         ),
         (&["stats", "--admin", "http://127.0.0.1:1"], 69, "cannot be reached"),
         (&["stats", "--admin", "127.0.0.1"], 64, "must be like"),
+        // Without a terminal it is one look.
+        (&["top", "--admin", &open], 0, "asked for most"),
+        (&["top", "--admin", &open, "--json"], 0, "\"last_1m\""),
+        (&["top", "--admin", &closed], 77, "needs the token"),
+        (&["top", "--admin", "http://127.0.0.1:1"], 69, "cannot be reached"),
+        (&["top", "--interval", "0", "--admin", &open], 64, "not in 1..=3600"),
     ];
     for (arguments, code, part) in table {
         let finished = forebay(arguments).await;

@@ -71,6 +71,14 @@ pub fn text(stats: &Value) -> String {
         &["upstream", "circuit", "server", "state", "open", "attempts", "failures"],
         &rows,
     ));
+    let refused: Vec<_> = list(&stats["limits"])
+        .flat_map(|limit| list(&limit["most_refused"]).map(move |key| (&limit["limit"], key)))
+        .map(|(limit, key)| vec![plain(limit), number(&key["requests"]), plain(&key["key"])])
+        .collect();
+    if !refused.is_empty() {
+        text.push_str("\nrefused most\n");
+        text.push_str(&table(&["limit", "requests", "client"], &refused));
+    }
     text
 }
 
