@@ -84,6 +84,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_cache_bytes gauge tier",
         "forebay_cache_evictions_total counter ",
         "forebay_cache_purges_total counter what",
+        "forebay_cache_refreshed_ahead_total counter ",
         "forebay_cache_requests_total counter route,result",
         "forebay_cache_stored_responses gauge tier",
         "forebay_circuit_state gauge upstream",
