@@ -163,6 +163,14 @@ impl Outbox {
         self.written
     }
 
+    /// A head is about to be queued and this much behind it: what is copied together finds its room at once.
+    pub fn expect(&mut self, length: u64) {
+        if self.tail.capacity() == 0 {
+            let body = usize::try_from(length).ok().filter(|length| *length <= COALESCE);
+            self.tail.reserve(HEAD + body.unwrap_or_default());
+        }
+    }
+
     /// Queues what `encode` appends.
     pub fn encode(&mut self, encode: impl FnOnce(&mut BytesMut)) {
         if self.tail.capacity() == 0 {

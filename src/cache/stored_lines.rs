@@ -28,7 +28,7 @@ pub struct StoredLines<'a> {
 
 impl<'a> StoredLines<'a> {
     pub fn new(stored: &'a PackedFields) -> Self {
-        if stored.lines().nth(NUMBERED).is_some() {
+        if stored.most_lines() > NUMBERED {
             return Self {
                 stored: None,
                 left_out: 0,
@@ -49,8 +49,13 @@ impl<'a> StoredLines<'a> {
 
     /// The first line of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let stored = self.kept().find(|line| line.name.eq_ignore_ascii_case(name.as_bytes()));
-        stored.map(|line| line.value).or_else(|| self.added.get(name))
+        let (mut lines, mut at) = (self.stored.map(PackedFields::lines), 0);
+        while let Some((number, value)) = lines.as_mut().and_then(|lines| lines.find(name.as_bytes(), &mut at)) {
+            if self.left_out & (1 << number) == 0 {
+                return Some(value);
+            }
+        }
+        self.added.get(name)
     }
 
     /// The stored lines that are not left out.

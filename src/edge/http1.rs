@@ -355,6 +355,9 @@ impl Http1Client {
             101 => Connection::WebSocket,
             _ => self.connection,
         };
+        if let Framing::Length(length) = head.framing {
+            self.outbox.expect(length);
+        }
         self.outbox
             .encode(|out| encode::response_head(out, &head, &self.method, connection));
         self.response = match head.framing {

@@ -23,6 +23,8 @@ pub struct Fields {
     /// Lines in the form of HTTP/1.1, `name: value CR LF`, possibly with bytes between them that no line refers to.
     arena: Vec<u8>,
     lines: Vec<Line>,
+    /// Bit [`Tag::bit`] of each line there is, and maybe of some that were: most names that are asked for are not there.
+    bits: u64,
 }
 
 /// Where a line stands in the arena.
@@ -158,6 +160,7 @@ impl Fields {
         Self {
             arena: Vec::with_capacity(bytes),
             lines: Vec::with_capacity(lines),
+            bits: 0,
         }
     }
 
@@ -165,7 +168,8 @@ impl Fields {
     pub(crate) fn from_section(section: &[u8], lines: Vec<Line>) -> Self {
         let mut arena = Vec::with_capacity(section.len() + ROOM_FOR_MORE_LINES);
         arena.extend_from_slice(section);
-        Self { arena, lines }
+        let bits = lines.iter().fold(0, |bits, line| bits | line.tag.bit());
+        Self { arena, lines, bits }
     }
 
     /// A copy with room for the lines that a proxy adds.
@@ -173,6 +177,7 @@ impl Fields {
         let mut copy = Self::with_capacity(self.lines.len() + MORE_LINES, self.arena.len() + ROOM_FOR_MORE_LINES);
         copy.arena.extend_from_slice(&self.arena);
         copy.lines.extend_from_slice(&self.lines);
+        copy.bits = self.bits;
         copy
     }
 
@@ -211,7 +216,11 @@ impl Fields {
     #[inline]
     pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let tag = Tag::of(name.as_bytes());
-        self.lines
+        let lines = match self.bits & tag.bit() {
+            0 => &[][..],
+            _ => &self.lines[..],
+        };
+        lines
             .iter()
             .filter(move |line| line.tag == tag && self.name(line).eq_ignore_ascii_case(name.as_bytes()))
             .map(|line| self.value(line))
@@ -251,6 +260,7 @@ impl Fields {
             value_start..value_end,
         );
         debug_assert!(is_field_value(self.value(&line)), "not a field value");
+        self.bits |= line.tag.bit();
         self.lines.push(line);
     }
 

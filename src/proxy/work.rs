@@ -12,6 +12,8 @@ pub struct Work {
     streams: AtomicUsize,
     connections: AtomicUsize,
     changed: Notify,
+    /// Who waits for `changed`: nobody until the process is to end.
+    waiting: AtomicUsize,
 }
 
 /// One client's connection; dropping it closes it.
@@ -39,8 +41,8 @@ impl Work {
 
     /// Says of an exchange that has begun that it is a stream.
     pub fn stream(self: &Arc<Self>) -> BegunStream {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        self.changed.notify_waiters();
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        self.tell();
         BegunStream(self.clone())
     }
 
@@ -62,6 +64,9 @@ impl Work {
 
     /// Ready when `done` is true of the numbers of short exchanges and streams.
     pub async fn until(&self, done: impl Fn(usize, usize) -> bool) {
+        // In one order with the counters: whoever moves one and sees nobody wait is seen to have moved it.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(self);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -74,24 +79,41 @@ impl Work {
     }
 }
 
+/// One who waits for a change.
+struct Waiting<'a>(&'a Work);
+
+impl Work {
+    fn tell(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
+        self.0.tell();
     }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         self.0.all.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
+        self.0.tell();
     }
 }
 
 impl Drop for BegunStream {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
+        self.0.tell();
     }
 }
 

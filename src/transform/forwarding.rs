@@ -1,9 +1,8 @@
 //! Who the client is, and how the upstream is told.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use arrayvec::ArrayString;
 use ipnet::IpNet;
 
 use crate::message::{Fields, RequestHead, Scheme, split_port};
@@ -171,7 +170,7 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
         real_ip,
     } = received;
     let has_chain = !forwarded_for.is_empty() || !forwarded.is_empty();
-    let peer = client.peer.map(text);
+    let peer = client.peer.map(AddressText::of);
     match &peer {
         Some(peer) => push_member(out, "X-Forwarded-For", &forwarded_for, |list| {
             list.extend_from_slice(peer.as_bytes())
@@ -201,10 +200,10 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
             out.push("X-Real-IP", peer.as_bytes());
         }
     } else if let Some(ip) = client.ip {
-        out.push("X-Real-IP", text(ip).as_bytes());
+        out.push("X-Real-IP", AddressText::of(ip).as_bytes());
     }
     push_member(out, "Forwarded", &forwarded, |list| {
-        push_element(list, head, client.peer, peer.as_deref());
+        push_element(list, head, client.peer, peer.as_ref().map(AddressText::as_bytes));
     });
 }
 
@@ -220,48 +219,70 @@ fn push_member(out: &mut Fields, name: &str, received: &[u8], own: impl FnOnce(&
 }
 
 /// Our element of `Forwarded` (RFC 7239 §4).
-fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>, text: Option<&str>) {
-    let mut push = |parts: &[&str]| parts.iter().for_each(|part| list.extend_from_slice(part.as_bytes()));
+fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>, text: Option<&[u8]>) {
+    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| list.extend_from_slice(part));
     match (peer, text) {
-        (Some(IpAddr::V6(_)), Some(text)) => push(&["for=\"[", text, "]\""]),
-        (_, Some(text)) => push(&["for=", text]),
+        (Some(IpAddr::V6(_)), Some(text)) => push(&[b"for=\"[", text, b"]\""]),
+        (_, Some(text)) => push(&[b"for=", text]),
         // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
-        (_, None) => push(&["for=unknown"]),
+        (_, None) => push(&[b"for=unknown"]),
     }
     let authority = head.authority.as_bytes();
     let can_be_quoted = !authority.is_empty() && memchr::memchr2(b'"', b'\\', authority).is_none();
     if can_be_quoted {
-        push(&[";host=\"", &head.authority, "\""]);
+        push(&[b";host=\"", authority, b"\""]);
     }
-    push(&[";proto=", head.scheme.as_str()]);
+    push(&[b";proto=", head.scheme.as_str().as_bytes()]);
 }
 
 /// An address as its type writes it, without an allocation, and for IPv4 without the machinery of formatting.
-fn text(ip: IpAddr) -> ArrayString<ADDRESS> {
-    let mut text = ArrayString::new();
-    match ip {
-        IpAddr::V4(ip) => {
-            for (at, octet) in ip.octets().into_iter().enumerate() {
-                let digits = [octet / 100, octet / 10 % 10, octet % 10];
-                let leading = if octet >= 100 {
-                    0
-                } else if octet >= 10 {
-                    1
-                } else {
-                    2
-                };
-                let digits = digits.iter().skip(leading).map(|digit| char::from(b'0' + digit));
-                // There is room for every address.
-                for byte in (at > 0).then_some('.').into_iter().chain(digits) {
-                    let _ = text.try_push(byte);
+#[derive(Debug, Clone, Copy)]
+struct AddressText {
+    bytes: [u8; ADDRESS],
+    length: usize,
+}
+
+impl AddressText {
+    fn of(ip: IpAddr) -> Self {
+        let mut text = Self {
+            bytes: [0; ADDRESS],
+            length: 0,
+        };
+        match ip {
+            IpAddr::V4(ip) => {
+                for octet in ip.octets() {
+                    if text.length > 0 {
+                        text.push(b'.');
+                    }
+                    if octet >= 100 {
+                        text.push(b'0' + octet / 100);
+                    }
+                    if octet >= 10 {
+                        text.push(b'0' + octet / 10 % 10);
+                    }
+                    text.push(b'0' + octet % 10);
                 }
             }
+            IpAddr::V6(ip) => {
+                let mut room = &mut text.bytes[..];
+                // There is room for every address.
+                let _ = write!(room, "{ip}");
+                text.length = ADDRESS - room.len();
+            }
         }
-        IpAddr::V6(ip) => {
-            let _ = write!(text, "{ip}");
+        text
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
         }
     }
-    text
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -282,11 +303,11 @@ mod tests {
         ];
         for address in table {
             let ip: IpAddr = address.parse().unwrap();
-            assert_eq!(text(ip).as_str(), ip.to_string(), "{address}");
+            assert_eq!(AddressText::of(ip).as_bytes(), ip.to_string().as_bytes(), "{address}");
         }
         for octet in 0..=255u8 {
             let ip = IpAddr::from([octet, 1, octet, 2]);
-            assert_eq!(text(ip).as_str(), ip.to_string());
+            assert_eq!(AddressText::of(ip).as_bytes(), ip.to_string().as_bytes());
         }
     }
 

@@ -1,15 +1,12 @@
 //! New connections to one server.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::connectors::{ConnectorOptions, TransportConnector};
-use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::upstreams::peer::{BasicPeer, PeerOptions};
-use pingora_core::{Error, ErrorType};
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::proxy_header;
@@ -24,7 +21,6 @@ pub struct Connector {
     tls: Option<UpstreamTlsConnector>,
     timeout: Duration,
     proxy_protocol: Option<ProxyVersion>,
-    transport: TransportConnector,
 }
 
 /// Why there is no connection. None of these has let the server see anything of the request.
@@ -60,8 +56,6 @@ impl Connector {
             tls,
             timeout: upstream.timeouts.connect,
             proxy_protocol: upstream.proxy_protocol,
-            // Idle connections are kept by our own pool, so Pingora's has no room.
-            transport: TransportConnector::new(Some(ConnectorOptions::new(0))),
         }
     }
 
@@ -101,39 +95,27 @@ impl Connector {
 
     async fn transport(&self) -> Result<Box<dyn Duplex>, ConnectError> {
         let (host, port) = match &self.address {
-            ServerAddress::Unix(path) => return self.dial(unix_address(path)?).await,
+            ServerAddress::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                return Ok(Box::new(stream.map_err(refused_or_unreachable)?));
+            }
             ServerAddress::Tcp { host, port } => (host, *port),
         };
-        match host.parse() {
-            Ok(ip) => self.dial(SocketAddr::Inet(std::net::SocketAddr::new(ip, port))).await,
-            // Names are resolved before they become servers.
-            Err(_) => Err(ConnectError::Name(host.clone(), "it is not an address".to_owned())),
-        }
-    }
-
-    async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, ConnectError> {
-        let peer = BasicPeer {
-            _address: address,
-            sni: String::new(),
-            options: PeerOptions::new(),
+        // Names are resolved before they become servers.
+        let Ok(ip) = host.parse::<IpAddr>() else {
+            return Err(ConnectError::Name(host.clone(), "it is not an address".to_owned()));
         };
-        match self.transport.new_stream(&peer).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(refused_or_unreachable(&error)),
-        }
+        let connected = TcpStream::connect(SocketAddr::new(ip, port)).await;
+        let stream = connected.map_err(refused_or_unreachable)?;
+        // What is written is whole: nothing is won by waiting for more.
+        stream.set_nodelay(true).map_err(refused_or_unreachable)?;
+        Ok(Box::new(stream))
     }
 }
 
-fn unix_address(path: &PathBuf) -> Result<SocketAddr, ConnectError> {
-    match BasicPeer::new_uds(path) {
-        Ok(peer) => Ok(peer._address),
-        Err(error) => Err(ConnectError::Unreachable(error.to_string())),
-    }
-}
-
-fn refused_or_unreachable(error: &Error) -> ConnectError {
-    match error.etype() {
-        ErrorType::ConnectRefused => ConnectError::Refused,
+fn refused_or_unreachable(error: io::Error) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused,
         _ => ConnectError::Unreachable(error.to_string()),
     }
 }

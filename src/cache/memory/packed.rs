@@ -67,6 +67,12 @@ impl PackedFields {
         self.parts().0
     }
 
+    /// There are no more lines than that.
+    pub(crate) fn most_lines(&self) -> usize {
+        // Each has two lengths of at least one byte.
+        self.parts().1.len() / 2
+    }
+
     /// All lines, in order.
     pub(crate) fn lines(&self) -> PackedLines<'_> {
         let (text, lengths) = self.parts();
@@ -107,6 +113,22 @@ pub(crate) struct PackedLines<'a> {
     text: &'a [u8],
     lengths: &'a [u8],
     start: usize,
+}
+
+impl<'a> PackedLines<'a> {
+    /// The number and the value of the next line of that name, in whatever case; `at` is the number of the next line.
+    pub(crate) fn find(&mut self, name: &[u8], at: &mut u32) -> Option<(u32, &'a [u8])> {
+        loop {
+            let lengths = (take_length(&mut self.lengths)?, take_length(&mut self.lengths)?);
+            let (name_end, number) = (self.start + lengths.0, *at);
+            let value_at = name_end + COLON.len()..name_end + COLON.len() + lengths.1;
+            let start = std::mem::replace(&mut self.start, value_at.end + END.len());
+            *at += 1;
+            if lengths.0 == name.len() && self.text.get(start..name_end)?.eq_ignore_ascii_case(name) {
+                return Some((number, self.text.get(value_at)?));
+            }
+        }
+    }
 }
 
 impl<'a> Iterator for PackedLines<'a> {
@@ -160,7 +182,18 @@ fn push_length(bytes: &mut Vec<u8>, mut length: usize) {
     bytes.push(length as u8);
 }
 
+#[inline]
 fn take_length(bytes: &mut &[u8]) -> Option<usize> {
+    match bytes.split_first() {
+        Some((byte, rest)) if *byte <= 0x7f => {
+            *bytes = rest;
+            Some(usize::from(*byte))
+        }
+        _ => take_long_length(bytes),
+    }
+}
+
+fn take_long_length(bytes: &mut &[u8]) -> Option<usize> {
     let mut length = 0;
     let mut shift = 0;
     loop {
