@@ -1,5 +1,6 @@
 //! An access log entry as one line: whatever bytes a client sent, they neither end the line nor leave their field.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,9 @@ use time::OffsetDateTime;
 use super::access::Entry;
 use super::redact;
 use crate::config::AccessFormat;
+use crate::http1::encode::decimal;
 use crate::message::Version;
+use crate::transform::forwarding::push_address;
 
 /// Longer targets and referrers are cut: what is beyond helps nobody to find a request.
 pub(super) const URL_LIMIT: usize = 2048;
@@ -42,7 +45,11 @@ fn json(entry: &Entry, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.raw("time", |out| rfc3339(entry.time, out));
     if let Some(client) = entry.client_ip {
-        object.raw("client_ip", |out| push(out, format_args!("\"{client}\"")));
+        object.raw("client_ip", |out| {
+            out.push(b'"');
+            push_address(out, client);
+            out.push(b'"');
+        });
     }
     object.text("listener", entry.listener.as_bytes(), TEXT_LIMIT);
     if let Some(method) = &entry.method {
@@ -83,7 +90,7 @@ fn json(entry: &Entry, out: &mut Vec<u8>) {
 /// The user is always `-`: who it is stands in Authorization, which is secret.
 fn combined(entry: &Entry, out: &mut Vec<u8>) {
     match entry.client_ip {
-        Some(client) => push(out, format_args!("{client}")),
+        Some(client) => push_address(out, client),
         None => out.push(b'-'),
     }
     out.extend_from_slice(b" - - [");
@@ -94,11 +101,16 @@ fn combined(entry: &Entry, out: &mut Vec<u8>) {
             quoted(method.as_str().as_bytes(), TEXT_LIMIT, out);
             out.push(b' ');
             quoted(&redact::url(entry.target.as_bytes()), URL_LIMIT, out);
-            push(out, format_args!(" {}", version_name(version)));
+            out.push(b' ');
+            out.extend_from_slice(version_name(version).as_bytes());
         }
         _ => out.push(b'-'),
     }
-    push(out, format_args!("\" {} {} \"", entry.status, entry.response_bytes));
+    out.extend_from_slice(b"\" ");
+    decimal(out, u64::from(entry.status));
+    out.push(b' ');
+    decimal(out, entry.response_bytes);
+    out.extend_from_slice(b" \"");
     match &entry.referer {
         Some(referer) => quoted(&redact::url(referer), URL_LIMIT, out),
         None => out.push(b'-'),
@@ -129,15 +141,27 @@ fn without_userinfo(authority: &[u8]) -> &[u8] {
 
 /// nginx's `escape=default`.
 fn quoted(bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
-    for byte in cut(bytes, limit) {
-        match byte {
-            b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff => push(out, format_args!("\\x{byte:02X}")),
-            _ => out.push(*byte),
+    let shown = cut(bytes, limit);
+    if is_plain(shown) {
+        out.extend_from_slice(shown);
+    } else {
+        for byte in shown {
+            match byte {
+                b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff => push(out, format_args!("\\x{byte:02X}")),
+                _ => out.push(*byte),
+            }
         }
     }
     if bytes.len() > limit {
         out.extend_from_slice(b"...");
     }
+}
+
+/// Whether nothing of it has to be escaped, in either format.
+fn is_plain(bytes: &[u8]) -> bool {
+    // Without a way out in the middle, so that the compiler can look at many bytes at once.
+    let is_special = |byte: &u8| !matches!(byte, 0x20..=0x7e) | matches!(byte, b'"' | b'\\');
+    !bytes.iter().fold(false, |found, byte| found | is_special(byte))
 }
 
 /// A JSON object on one line.
@@ -161,7 +185,7 @@ impl<'a> Object<'a> {
     }
 
     fn number(&mut self, name: &str, value: u64) {
-        self.raw(name, |out| push(out, format_args!("{value}")));
+        self.raw(name, |out| decimal(out, value));
     }
 
     fn optional(&mut self, name: &str, value: Option<&str>) {
@@ -189,10 +213,7 @@ impl<'a> Object<'a> {
 /// RFC 8259 §7. Beyond what it asks for, all controls and Unicode's own line breaks are escaped, because some readers of logs break
 /// lines there; bytes that are not UTF-8 are shown as `\xHH`.
 fn json_text(bytes: &[u8], out: &mut Vec<u8>) {
-    if bytes
-        .iter()
-        .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\'))
-    {
+    if is_plain(bytes) {
         return out.extend_from_slice(bytes);
     }
     for chunk in bytes.utf8_chunks() {
@@ -214,28 +235,30 @@ fn json_text(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// With microseconds.
 fn seconds(duration: Duration, out: &mut Vec<u8>) {
-    push(
-        out,
-        format_args!("{}.{:06}", duration.as_secs(), duration.subsec_micros()),
-    );
+    decimal(out, duration.as_secs());
+    out.push(b'.');
+    fraction::<6>(out, duration.subsec_micros());
 }
 
 /// `"2026-01-31T23:59:59.123Z"`
 fn rfc3339(time: SystemTime, out: &mut Vec<u8>) {
-    let at = OffsetDateTime::from(time);
-    push(
-        out,
-        format_args!(
-            "\"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z\"",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second(),
-            at.millisecond()
-        ),
-    );
+    second(TimeForm::Rfc3339, time, out, |at, out| {
+        push(
+            out,
+            format_args!(
+                "\"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.",
+                at.year(),
+                u8::from(at.month()),
+                at.day(),
+                at.hour(),
+                at.minute(),
+                at.second(),
+            ),
+        );
+    });
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    fraction::<3>(out, since.subsec_millis());
+    out.extend_from_slice(b"Z\"");
 }
 
 /// `31/Jan/2026:23:59:59 +0000`: always UTC, so that logs of several machines can be laid side by side.
@@ -243,19 +266,60 @@ fn common_log_time(time: SystemTime, out: &mut Vec<u8>) {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
-    let at = OffsetDateTime::from(time);
-    let month = MONTHS[usize::from(u8::from(at.month()) - 1)];
-    push(
-        out,
-        format_args!(
-            "{:02}/{month}/{:04}:{:02}:{:02}:{:02} +0000",
-            at.day(),
-            at.year(),
-            at.hour(),
-            at.minute(),
-            at.second()
-        ),
-    );
+    second(TimeForm::CommonLog, time, out, |at, out| {
+        let month = MONTHS[usize::from(u8::from(at.month()) - 1)];
+        push(
+            out,
+            format_args!(
+                "{:02}/{month}/{:04}:{:02}:{:02}:{:02} +0000",
+                at.day(),
+                at.year(),
+                at.hour(),
+                at.minute(),
+                at.second()
+            ),
+        );
+    });
+}
+
+/// A number with zeroes in front.
+fn fraction<const DIGITS: usize>(out: &mut Vec<u8>, mut number: u32) {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits);
+}
+
+thread_local! {
+    /// The second that was written last, in the form of each [`TimeForm`]: thousands of lines have the same.
+    static LAST_SECOND: RefCell<[(u64, Vec<u8>); 2]> = const { RefCell::new([(u64::MAX, Vec::new()), (u64::MAX, Vec::new())]) };
+}
+
+#[derive(Debug, Clone, Copy)]
+enum TimeForm {
+    CommonLog,
+    /// Without its fraction and zone.
+    Rfc3339,
+}
+
+/// Appends the time to the second, which `write` knows how to put.
+fn second(form: TimeForm, time: SystemTime, out: &mut Vec<u8>, write: impl FnOnce(OffsetDateTime, &mut Vec<u8>)) {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs());
+    let Ok(since) = since else {
+        // A clock that is before 1970 is wrong, and not worth more care.
+        return write(time.into(), out);
+    };
+    LAST_SECOND.with_borrow_mut(|last| {
+        let (written, text) = &mut last[form as usize];
+        if *written != since {
+            text.clear();
+            write(time.into(), text);
+            *written = since;
+        }
+        out.extend_from_slice(text);
+    });
 }
 
 fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

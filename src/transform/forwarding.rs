@@ -9,9 +9,6 @@ use crate::message::{Fields, RequestHead, Scheme, split_port};
 use crate::route::contains;
 use crate::transform::names::Forwarding;
 
-/// Bytes of an address as text: `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255` is the longest.
-const ADDRESS: usize = 45;
-
 /// Whether the peer's forwarding fields are believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -170,11 +167,8 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
         real_ip,
     } = received;
     let has_chain = !forwarded_for.is_empty() || !forwarded.is_empty();
-    let peer = client.peer.map(AddressText::of);
-    match &peer {
-        Some(peer) => push_member(out, "X-Forwarded-For", &forwarded_for, |list| {
-            list.extend_from_slice(peer.as_bytes())
-        }),
+    match client.peer {
+        Some(peer) => push_member(out, "X-Forwarded-For", &forwarded_for, |list| push_address(list, peer)),
         None if forwarded_for.is_empty() => {}
         None => out.push("X-Forwarded-For", &forwarded_for),
     }
@@ -195,15 +189,11 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
     // A proxy that writes no list may say it this way; one that does may have let the client's own claim through.
     if !has_chain && !real_ip.is_empty() {
         out.push("X-Real-IP", &real_ip);
-    } else if client.ip == client.peer {
-        if let Some(peer) = &peer {
-            out.push("X-Real-IP", peer.as_bytes());
-        }
     } else if let Some(ip) = client.ip {
-        out.push("X-Real-IP", AddressText::of(ip).as_bytes());
+        out.push_written("X-Real-IP", |value| push_address(value, ip));
     }
     push_member(out, "Forwarded", &forwarded, |list| {
-        push_element(list, head, client.peer, peer.as_ref().map(AddressText::as_bytes));
+        push_element(list, head, client.peer)
     });
 }
 
@@ -219,69 +209,52 @@ fn push_member(out: &mut Fields, name: &str, received: &[u8], own: impl FnOnce(&
 }
 
 /// Our element of `Forwarded` (RFC 7239 §4).
-fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>, text: Option<&[u8]>) {
-    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| list.extend_from_slice(part));
-    match (peer, text) {
-        (Some(IpAddr::V6(_)), Some(text)) => push(&[b"for=\"[", text, b"]\""]),
-        (_, Some(text)) => push(&[b"for=", text]),
+fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>) {
+    match peer {
+        Some(ip @ IpAddr::V6(_)) => {
+            list.extend_from_slice(b"for=\"[");
+            push_address(list, ip);
+            list.extend_from_slice(b"]\"");
+        }
+        Some(ip) => {
+            list.extend_from_slice(b"for=");
+            push_address(list, ip);
+        }
         // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
-        (_, None) => push(&[b"for=unknown"]),
+        None => list.extend_from_slice(b"for=unknown"),
     }
     let authority = head.authority.as_bytes();
     let can_be_quoted = !authority.is_empty() && memchr::memchr2(b'"', b'\\', authority).is_none();
     if can_be_quoted {
-        push(&[b";host=\"", authority, b"\""]);
+        list.extend_from_slice(b";host=\"");
+        list.extend_from_slice(authority);
+        list.push(b'"');
     }
-    push(&[b";proto=", head.scheme.as_str().as_bytes()]);
+    list.extend_from_slice(b";proto=");
+    list.extend_from_slice(head.scheme.as_str().as_bytes());
 }
 
-/// An address as its type writes it, without an allocation, and for IPv4 without the machinery of formatting.
-#[derive(Debug, Clone, Copy)]
-struct AddressText {
-    bytes: [u8; ADDRESS],
-    length: usize,
-}
-
-impl AddressText {
-    fn of(ip: IpAddr) -> Self {
-        let mut text = Self {
-            bytes: [0; ADDRESS],
-            length: 0,
-        };
-        match ip {
-            IpAddr::V4(ip) => {
-                for octet in ip.octets() {
-                    if text.length > 0 {
-                        text.push(b'.');
-                    }
-                    if octet >= 100 {
-                        text.push(b'0' + octet / 100);
-                    }
-                    if octet >= 10 {
-                        text.push(b'0' + octet / 10 % 10);
-                    }
-                    text.push(b'0' + octet % 10);
-                }
-            }
-            IpAddr::V6(ip) => {
-                let mut room = &mut text.bytes[..];
-                // There is room for every address.
-                let _ = write!(room, "{ip}");
-                text.length = ADDRESS - room.len();
-            }
+/// Appends an address as its type writes it, for IPv4 without the machinery of formatting.
+pub(crate) fn push_address(out: &mut Vec<u8>, ip: IpAddr) {
+    let ip = match ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(ip) => {
+            // A vector takes everything.
+            let _ = write!(out, "{ip}");
+            return;
         }
-        text
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.length) {
-            *place = byte;
-            self.length += 1;
+    };
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
         }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+        if octet >= 100 {
+            out.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            out.push(b'0' + octet / 10 % 10);
+        }
+        out.push(b'0' + octet % 10);
     }
 }
 
@@ -291,6 +264,11 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_their_types_do() {
+        let written = |ip| {
+            let mut out = Vec::new();
+            push_address(&mut out, ip);
+            String::from_utf8(out).unwrap()
+        };
         let table = [
             "0.0.0.0",
             "10.200.9.99",
@@ -303,11 +281,11 @@ mod tests {
         ];
         for address in table {
             let ip: IpAddr = address.parse().unwrap();
-            assert_eq!(AddressText::of(ip).as_bytes(), ip.to_string().as_bytes(), "{address}");
+            assert_eq!(written(ip), ip.to_string(), "{address}");
         }
         for octet in 0..=255u8 {
             let ip = IpAddr::from([octet, 1, octet, 2]);
-            assert_eq!(AddressText::of(ip).as_bytes(), ip.to_string().as_bytes());
+            assert_eq!(written(ip), ip.to_string());
         }
     }
 
