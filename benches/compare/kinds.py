@@ -4,7 +4,7 @@ import http.client
 import ssl
 
 from load import h2load, wrk
-from proxies import SIZES, Setup, start_origin
+from proxies import SIZES, Setup, start_floor, start_origin
 from report import median
 
 # What is measured: path, door, and whether the client has the response already.
@@ -33,10 +33,13 @@ def compare(machine, options, report):
     setup = Setup(machine, options.forebay)
     proxies = {name: setup.start(name, origin) for name in options.proxies}
     logged = {f"{name}+log": setup.start(f"{name}+log", origin) for name in proxies if name in ("nginx", "forebay")}
+    floor = {"floor": start_floor(machine)}
     cpu = {}
     for kind in KINDS:
         path, door, conditional = KINDS[kind]
         taking_part = {name: proxy for name, proxy in proxies.items() if door in proxy.ports}
+        if path.startswith("/hit/") and door == "http" and not conditional:
+            taking_part |= floor
         if kind == "hit 1 KiB":
             taking_part |= logged
         cpu[kind] = measure(machine, options, report, kind, taking_part)
@@ -45,6 +48,15 @@ def compare(machine, options, report):
 
 
 def held_against(cpu, report):
+    for kind, found in cpu.items():
+        if "floor" in found and "forebay" in found:
+            own = found["forebay"] - found["floor"]
+            best = min((found[name] for name in ("nginx", "haproxy") if name in found), default=float("nan"))
+            report.note(
+                f"{kind}: {found['floor']:.1f} µs are the kernel's, for one read and one write, whoever answers (`floor`, a loop"
+                f" that does nothing else); {own:.1f} µs are Forebay's. The floor itself is {found['floor'] / best:.2f} of the"
+                " better of nginx and HAProxy."
+            )
     for kind, rivals, share in TARGETS:
         found = cpu.get(kind, {})
         best = min((found[name] for name in rivals if name in found), default=None)
