@@ -155,6 +155,33 @@ struct Followed {
     number: AtomicU64,
     /// That entry's own.
     nonce: Mutex<String>,
+    /// The last entry that this instance has written, read or not.
+    written: Mutex<Entry>,
+}
+
+/// An entry of the log: other logs may have one of the same number.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    number: u64,
+    nonce: String,
+}
+
+impl Followed {
+    /// What the log has to have if it is the same: the last entry that was read, and the last that was written.
+    fn ends(&self) -> [Entry; 2] {
+        let read = Entry {
+            number: self.number.load(Ordering::Acquire),
+            nonce: self.nonce.lock().clone(),
+        };
+        [read, self.written.lock().clone()]
+    }
+
+    fn wrote(&self, entry: Entry) {
+        let mut written = self.written.lock();
+        if written.number < entry.number {
+            *written = entry;
+        }
+    }
 }
 
 impl std::fmt::Debug for Coherence {
@@ -239,8 +266,10 @@ impl Coherence {
         let shared = &self.shared;
         if let Some(followed) = shared.usable() {
             let deadline = Instant::now() + shared.redis.config().deadline;
-            if let Ok(mark) = shared.add(purge, deadline).await {
+            if let Ok((mark, nonce)) = shared.add(purge, deadline).await {
                 if mark.incarnation == followed.incarnation {
+                    let number = mark.number;
+                    followed.wrote(Entry { number, nonce });
                     let at = Timestamp::from(shared.clock.now());
                     let scope = purge.scope(&shared.forms.load());
                     followed.epochs.note_as(mark.number, scope, purge.how, at);
@@ -273,7 +302,8 @@ impl Shared {
         }
     }
 
-    async fn add(&self, purge: &Purge, deadline: Instant) -> Result<Mark, RedisError> {
+    /// Answers where it stands in the log, and its nonce.
+    async fn add(&self, purge: &Purge, deadline: Instant) -> Result<(Mark, String), RedisError> {
         let nonce = format!("{:016x}", fastrand::u64(..));
         let json = purge.to_json();
         let keys = [self.log.as_bytes(), self.id.as_bytes()];
@@ -288,10 +318,11 @@ impl Shared {
             .run_script(RedisOperation::Purge, &RECORD, &keys, &arguments, deadline)
             .await?;
         let (incarnation, number): (String, u64) = read(answer)?;
-        Ok(Mark {
+        let mark = Mark {
             incarnation: u64::from_str_radix(&incarnation, 16).unwrap_or_default(),
             number,
-        })
+        };
+        Ok((mark, nonce))
     }
 
     /// Adds what waits, in order.
@@ -300,8 +331,10 @@ impl Shared {
             let Some(next) = self.waiting.lock().front().cloned() else {
                 return Ok(());
             };
-            let mark = self.add(&next, Instant::now() + ANSWER).await?;
+            let (mark, nonce) = self.add(&next, Instant::now() + ANSWER).await?;
             if mark.incarnation == followed.incarnation {
+                let number = mark.number;
+                followed.wrote(Entry { number, nonce });
                 let at = Timestamp::from(self.clock.now());
                 followed
                     .epochs
@@ -380,6 +413,7 @@ impl Shared {
                     epochs: Epochs::default(),
                     number: AtomicU64::new(first.saturating_sub(1)),
                     nonce: Mutex::default(),
+                    written: Mutex::default(),
                 };
                 followed.epochs.forget_until(first.saturating_sub(1));
                 Arc::new(followed)
@@ -396,8 +430,11 @@ impl Shared {
                 self.clear("the log has been trimmed").await;
                 return Ok((anew(), last));
             }
-            let is_same = last >= read_until
-                && (first > read_until || self.nonce_of(connection, read_until).await? == *before.nonce.lock());
+            let mut is_same = true;
+            for end in before.ends() {
+                is_same &= last >= end.number
+                    && (first > end.number || self.nonce_of(connection, end.number).await? == end.nonce);
+            }
             if is_same {
                 return Ok((before.clone(), last));
             }

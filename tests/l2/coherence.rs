@@ -10,6 +10,7 @@ use forebay::cache::purge::{Pattern, What};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::support::fault::{Fault, FaultProxy};
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 use crate::support::redis::Redis;
@@ -224,6 +225,73 @@ async fn lost_bookkeeping_counts_as_a_purge_of_everything() {
         one.stored(0).await;
         one.follows(true).await;
     }
+}
+
+/// As it was before the last purge, and with another one in its place.
+#[tokio::test]
+async fn a_replica_that_lacks_a_purge_brings_nothing_back() {
+    for others_have_purged in [false, true] {
+        let (mut redis, origin) = (Redis::start().await, versions().await);
+        let network = FaultProxy::before(redis.address()).await;
+        let url = format!("redis://{}", network.address());
+        let (one, other) = (at(&origin, &url).await, at(&origin, &url).await);
+        for proxy in [&one, &other] {
+            assert_eq!(proxy.get("/a").await.text(), "0");
+        }
+        within("it in Redis", async {
+            while redis.command(&["KEYS", "*r:{*"]).await.is_empty() {}
+        })
+        .await;
+        // A replica, which is cut off.
+        let replica = Redis::start().await;
+        replicates(&replica, &redis).await;
+        replica.command(&["REPLICAOF", "NO", "ONE"]).await;
+        one.request("POST", "/a", &[], b"x").await;
+        assert_eq!(one.get("/a").await.text(), "1");
+        becomes(&other, "/a", "1").await;
+        // It takes over, at the same address.
+        network.set(Fault::Cut);
+        for proxy in [&one, &other] {
+            proxy.follows(false).await;
+        }
+        redis.kill().await;
+        redis.restart().await;
+        replicates(&redis, &replica).await;
+        redis.command(&["REPLICAOF", "NO", "ONE"]).await;
+        if others_have_purged {
+            let third = instance(&origin, &redis, "").await;
+            assert_eq!(third.purge_for_all(What::tags(["x"])).await, Recorded::InLog);
+            third.purge_for_all(What::tags(["x"])).await;
+        }
+        network.set(Fault::None);
+        for proxy in [&one, &other] {
+            proxy.follows(true).await;
+        }
+        let fourth = at(&origin, &url).await;
+        for proxy in [&one, &other, &fourth] {
+            assert_eq!(proxy.get("/a").await.text(), "1", "others: {others_have_purged}");
+        }
+    }
+}
+
+async fn at(origin: &Origin, url: &str) -> Inside {
+    let proxy = Inside::before(origin, &format!("cache: {{ redis: {{ url: \"{url}\" }} }}\n")).await;
+    proxy.follows(true).await;
+    proxy
+}
+
+/// Has one take over everything that another one has.
+async fn replicates(replica: &Redis, master: &Redis) {
+    let port = master.port().to_string();
+    replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    within("the replica", async {
+        while !replica
+            .command(&["INFO", "replication"])
+            .await
+            .contains("master_link_status:up")
+        {}
+    })
+    .await;
 }
 
 #[tokio::test]
