@@ -10,6 +10,7 @@
 
 mod forms;
 mod queue;
+mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +23,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use self::forms::FormWrites;
 use self::queue::{Job, Queue};
+use self::store::{Standing, Written};
 use super::Stored;
-use super::codec::{self, Index, MAX_INDEX, MAX_LISTS, Value};
+use super::codec::{self, Value};
 use super::coherence::{Began, Coherence};
 use super::epochs::{Epochs, Since, Subject};
 use super::flight::Flights;
@@ -38,21 +40,11 @@ use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::stored::StaleWindows;
 use crate::rfc9111::vary::{normalise, select};
 
-/// Nothing is written for a shorter time.
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// Nothing is written for a longer time, whatever its lifetime: the server adds it to its own time.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
 /// One write, or a removal. Nobody waits for it.
 const WRITE: Duration = Duration::from_secs(1);
 
 /// Bytes to be compressed or decompressed beyond which a thread for such things does it.
 const OFFLOAD: usize = 256 * 1024;
-
-/// Kind, age and all else in front of an index's own; see [`codec`].
-const KIND_AT: usize = 20;
-const KIND_INDEX: u8 = 2;
 
 /// The second tier. Clones share everything.
 #[derive(Clone)]
@@ -111,28 +103,6 @@ impl Write {
     fn release(&mut self, outcome: Outcome) {
         if let Some(lease) = self.lease.take() {
             lease.release(outcome);
-        }
-    }
-}
-
-/// What came of a response that was to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Stored,
-    /// It has been purged, or nobody knows whether it has.
-    Purged,
-    /// It cannot be written.
-    Unwritable,
-}
-
-impl Written {
-    /// What the other instances are told.
-    fn outcome(result: &Result<Self, RedisError>) -> Outcome {
-        match result {
-            Ok(Self::Stored) => Outcome::Stored,
-            // Where the answer was late, those who look find it all the same.
-            Ok(Self::Purged) | Err(_) => Outcome::Abandoned,
-            Ok(Self::Unwritable) => Outcome::TooLarge,
         }
     }
 }
@@ -209,9 +179,10 @@ impl L2 {
     /// The fields that the responses under a key vary by, those of the newest. `None`: they do not, or Redis did not say so in time.
     pub async fn varies_by(&self, key: &CacheKey, deadline: Instant) -> Option<Vec<String>> {
         let name = self.shared.name(key);
-        let index = self.shared.index(RedisOperation::Get, key, &name, deadline).await;
-        let (index, _) = index.ok()??;
-        index.lists.into_iter().next()
+        match self.shared.standing(RedisOperation::Get, key, &name, deadline).await {
+            Ok(Standing::Index { index, .. }) => index.lists.into_iter().find(|list| !list.is_empty()),
+            Ok(Standing::Nothing | Standing::Response) | Err(_) => None,
+        }
     }
 
     /// Has a response written as the configuration says; whoever waits for the answer waits no longer than the deadline.
@@ -409,147 +380,6 @@ impl Shared {
                 self.refuse(fault, name);
                 None
             }
-        }
-    }
-
-    fn is_valid(&self, write: &Write) -> bool {
-        let subject = Subject {
-            key: &write.key,
-            route: &write.route,
-            labels: write.stored.meta.labels().map_or(&[], |labels| labels.as_slice()),
-        };
-        self.epochs.since(write.began.local, subject) == Since::Nothing
-    }
-
-    /// Writes a response, unless its URI has been invalidated since it was asked for.
-    async fn store(&self, write: &Write, deadline: Instant) -> Result<Written, RedisError> {
-        // What was asked for while nobody knew what is purged cannot be compared with purges later.
-        let Some(mark) = write.began.mark.filter(|_| self.is_valid(write)) else {
-            return Ok(Written::Purged);
-        };
-        if !self.redis.is_available() {
-            self.redis
-                .metrics()
-                .fault(RedisOperation::Store, RedisFault::Unavailable);
-            return Err(RedisError::Unavailable);
-        }
-        let coded = if write.stored.body.len() > OFFLOAD {
-            let stored = write.stored.clone();
-            match tokio::task::spawn_blocking(move || codec::compress(&stored)).await {
-                Ok(coded) => coded,
-                Err(_) => return Ok(Written::Unwritable),
-            }
-        } else {
-            codec::compress(&write.stored)
-        };
-        let Some(server_time) = self.redis.server_time() else {
-            return Err(RedisError::Unavailable);
-        };
-        let meta = &write.stored.meta;
-        let now = Timestamp::from(self.clock.now());
-        let ttl = self.ttl(write, now);
-        let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let key = write.key.as_bytes();
-        let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
-            return Ok(Written::Unwritable);
-        };
-        let name = self.name(&write.key);
-        if meta.variant.varies() {
-            self.store_variant(write, &name, value, ttl, end, deadline).await?;
-        } else {
-            let mut set = redis::cmd("SET");
-            set.arg(&name).arg(value).arg("PXAT").arg(end);
-            self.redis.run_until(RedisOperation::Store, &set, deadline).await?;
-        }
-        // An invalidation in between may have come too early to find it.
-        if !self.is_valid(write) {
-            self.remove(&name).await?;
-            return Ok(Written::Purged);
-        }
-        Ok(Written::Stored)
-    }
-
-    /// How long it is worth keeping.
-    fn ttl(&self, write: &Write, now: Timestamp) -> Duration {
-        let longest = self.redis.config().max_ttl.unwrap_or(LONGEST).min(LONGEST);
-        let useless_from = write.stored.meta.useless_from(write.windows, write.keep);
-        useless_from.since(now).min(longest).max(SHORTEST)
-    }
-
-    async fn store_variant(
-        &self,
-        write: &Write,
-        name: &str,
-        value: Vec<u8>,
-        ttl: Duration,
-        end: u64,
-        deadline: Instant,
-    ) -> Result<(), RedisError> {
-        let variant = &write.stored.meta.variant;
-        let list: Vec<String> = variant.nominated().map(|(field, _)| field.to_owned()).collect();
-        let known = self.index(RedisOperation::Store, &write.key, name, deadline).await?;
-        let mut commands = redis::pipe();
-        let index = match known {
-            Some((index, left)) if index.lists.contains(&list) => {
-                if left < ttl {
-                    // Only where it still is: what was removed meanwhile must not come back.
-                    commands.cmd("PEXPIREAT").arg(name).arg(end);
-                }
-                index
-            }
-            known => {
-                let mut lists = known.map_or_else(Vec::new, |(index, _)| index.lists);
-                lists.truncate(MAX_LISTS - 1);
-                lists.insert(0, list);
-                // Of what the one before led to, nothing is known: another instance may have removed it for a reason.
-                let index = Index {
-                    nonce: fastrand::u64(..),
-                    lists,
-                };
-                let Some(bytes) = index.encode(write.key.as_bytes(), ttl) else {
-                    return Ok(());
-                };
-                commands.cmd("SET").arg(name).arg(bytes).arg("PXAT").arg(end);
-                index
-            }
-        };
-        let values = variant.nominated();
-        let variant = variant_name(name, index.nonce, values);
-        commands.cmd("SET").arg(variant).arg(value).arg("PXAT").arg(end);
-        self.redis.run_all(RedisOperation::Store, &commands, deadline).await?;
-        Ok(())
-    }
-
-    /// The index under a name, if there is one, and what is left of its time.
-    async fn index(
-        &self,
-        operation: RedisOperation,
-        key: &CacheKey,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<Option<(Index, Duration)>, RedisError> {
-        let mut kind = redis::cmd("GETRANGE");
-        kind.arg(name).arg(KIND_AT).arg(KIND_AT);
-        match self.redis.run_until(operation, &kind, deadline).await? {
-            Answer::BulkString(kind) if kind == [KIND_INDEX] => {}
-            _ => return Ok(None),
-        }
-        let mut commands = redis::pipe();
-        commands
-            .cmd("PTTL")
-            .arg(name)
-            .cmd("GETRANGE")
-            .arg(name)
-            .arg(0)
-            .arg(MAX_INDEX);
-        let answers = self.redis.run_all(operation, &commands, deadline).await?;
-        let [Answer::Int(left), Answer::BulkString(bytes)] = answers.as_slice() else {
-            return Ok(None);
-        };
-        let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0));
-        match codec::decode(&Bytes::copy_from_slice(bytes), key.as_bytes(), 0) {
-            Ok(Value::Index(index)) => Ok(Some((index, left))),
-            Ok(Value::Response(_)) | Err(_) => Ok(None),
         }
     }
 

@@ -155,6 +155,52 @@ async fn variants_are_found_by_their_fields() {
     assert_eq!((other.text(), origin.request_count()), ("it", 4));
 }
 
+/// RFC 9111 §4.1: the one without `Vary` is chosen where no other fits.
+#[tokio::test]
+async fn rfc9111_4_1_a_response_without_vary_stands_beside_variants() {
+    for unvaried_first in [true, false] {
+        let redis = Redis::start().await;
+        let origin = Origin::builder()
+            .answering(|request| match request.field("accept-language") {
+                None => Reply::fresh(60, "plain"),
+                Some(language) => Reply::fresh(60, language.to_owned()).field("Vary", "Accept-Language"),
+            })
+            .start()
+            .await;
+        let mut languages = [None, Some("de"), Some("en")];
+        if !unvaried_first {
+            languages.rotate_left(1);
+        }
+        let writer = instance(&origin, &redis, "write: through").await;
+        let fields = |language: Option<&'static str>| language.map(|language| ("Accept-Language", language));
+        for language in languages {
+            // Whoever does not insist may get the one without `Vary`.
+            let mut request = vec![("Cache-Control", "no-cache")];
+            request.extend(fields(language));
+            let response = writer.request("GET", "/a", &request, b"").await;
+            assert_eq!(response.text(), language.unwrap_or("plain"));
+        }
+        for (language, expected) in [
+            (None, "plain"),
+            (Some("de"), "de"),
+            (Some("en"), "en"),
+            (Some("fr"), "plain"),
+        ] {
+            // One that has nothing of it in memory.
+            let reader = instance(&origin, &redis, "write: around").await;
+            let request: Vec<_> = fields(language).into_iter().collect();
+            let response = reader.request("GET", "/a", &request, b"").await;
+            assert_eq!(response.text(), expected, "{unvaried_first}");
+            assert!(
+                response.cache_status().ends_with("detail=l2"),
+                "{}",
+                response.cache_status()
+            );
+        }
+        assert_eq!(origin.request_count(), 3);
+    }
+}
+
 #[tokio::test]
 async fn what_is_stale_is_validated_and_written_back() {
     let redis = Redis::start().await;
