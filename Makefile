@@ -46,7 +46,7 @@ run_tests = $(if $(shell $(CARGO) nextest --version 2>/dev/null),$(CARGO) nextes
 # Python's packages, out of the way of the tree.
 VENV := target/clients
 
-.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-parts bench-admin \
+.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-l2 bench-parts bench-admin \
 	build-tools test-tools browser-tools client-tools bench-tools
 
 help: ## This list.
@@ -103,6 +103,10 @@ bench-slow: bench-tools ## One slow server of three: least_time beside nginx's l
 bench-compression: bench-tools ## Stored compression beside nginx's gzip: sizes, CPU, what streaming JSON waits; five minutes.
 	$(CARGO) build $(LOCKED) --release --bin forebay
 	python3 benches/compare/compression.py --forebay $${CARGO_TARGET_DIR:-target}/release/forebay $(BENCH)
+
+bench-l2: bench-tools test-tools ## What a hit out of Redis costs beside one out of memory, and what clients wait while Redis hangs; a minute.
+	$(CARGO) build $(LOCKED) --release --bin forebay
+	python3 benches/compare/l2.py $(BENCH)
 
 bench-parts: build-tools ## Micro-benches: parsing, routing, a hit's parts, the store.
 	$(CARGO) bench $(LOCKED) --benches

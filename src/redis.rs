@@ -10,12 +10,13 @@
 mod connect;
 mod dedicated;
 mod error;
+mod gather;
 mod link;
 mod nodes;
 mod script;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use redis::{Cmd, Pipeline, Value};
@@ -265,7 +266,7 @@ impl Shared {
         }
         let first = match self.links.len() {
             0 | 1 => 0,
-            count => fastrand::usize(..count),
+            count => thread_number() % count,
         };
         let (behind, ahead) = self.links.split_at_checked(first)?;
         ahead
@@ -343,6 +344,15 @@ impl Shared {
     fn told_time(&self, time: ServerTime) {
         self.time.store(Some(Arc::new(time)));
     }
+}
+
+/// The same for all commands of a thread, so that they travel together.
+fn thread_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }
 
 /// Where Redis is, for the log.

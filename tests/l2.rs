@@ -4,4 +4,5 @@ mod coherence;
 mod faults;
 mod hottest;
 mod leases;
+mod reached;
 mod tier;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_rustls::TlsConnector;
 
 use super::error::RedisError;
+use super::gather::Gather;
 use crate::config::{Deployment, Password, Redis, RedisTls, ServerAddress, TlsVersion, Verify};
 use crate::tls::{provider, versions_from};
 use crate::upstream::tls::{NoVerification, authorities};
@@ -218,7 +219,7 @@ async fn over<IO>(
 where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let (connection, driver) = MultiplexedConnection::new_with_config(login, io, settings).await?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(login, Gather::new(io), settings).await?;
     Ok((connection, Box::pin(driver)))
 }
 

@@ -110,7 +110,7 @@ impl Redis {
 }
 
 /// Both this socket and the server's allow reuse of the address, and this one never listens: the port is the server's alone.
-fn reserve_port() -> socket2::Socket {
+pub fn reserve_port() -> socket2::Socket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -118,7 +118,7 @@ fn reserve_port() -> socket2::Socket {
     socket
 }
 
-fn port_of(socket: &socket2::Socket) -> u16 {
+pub fn port_of(socket: &socket2::Socket) -> u16 {
     socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
