@@ -1,9 +1,11 @@
 //! What is compressed arrives, in whichever coding.
 
-use serde_json::json;
+use forebay::clock::Clock;
+use serde_json::{Value, json};
 
 use super::url;
 use crate::support::browser::Browser;
+use crate::support::certificate::Certificate;
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
 
@@ -64,44 +66,85 @@ async fn chromium_reads_every_coding() {
     }
 }
 
+/// The browser asks anew, and gets what is stored.
+const RELOADED: &str = "cache: { request_directives: ignore }";
+
+async fn versions() -> Origin {
+    let first = script(version(1)).field("Use-As-Dictionary", "match=\"/app.*.js\", match-dest=(\"\")");
+    Origin::builder()
+        .on("/", html())
+        .on("/app.1.js", first)
+        .on("/app.2.js", script(version(2)))
+        .start()
+        .await
+}
+
+/// Opens a page of this origin, reads version 1 of a script there, and then version 2 until it comes in this coding. Answers the log's entry.
+async fn until_it_comes_as(browser: &mut Browser, proxy: &Inside, origin: &str, coding: &str) -> Value {
+    browser.open(&format!("{origin}/")).await;
+    assert!(fetched(browser, "/app.1.js").await == version(1));
+    // The browser takes a moment to note the first as a dictionary, and so does Forebay.
+    for turn in 0..200 {
+        let target = format!("/app.2.js?{turn}");
+        // The first time it is stored.
+        for _ in 0..2 {
+            let again = format!(
+                "fetch({}, {{ cache: 'reload' }}).then((response) => response.text())",
+                json!(target)
+            );
+            assert!(browser.eval(&again).await == version(2).as_str(), "{coding}");
+        }
+        let stored = |entry: &Value| entry["target"] == target.as_str() && entry["cache"] == "hit_l1";
+        let entry = proxy.log_entry(stored).await;
+        if entry["coding"] == coding {
+            assert!(entry["response_bytes"].as_u64().unwrap() < 500, "{entry}");
+            return entry;
+        }
+    }
+    panic!("never {coding}");
+}
+
 #[tokio::test]
 async fn chromium_reads_the_difference_from_what_it_has() {
     let Some(mut browser) = Browser::start().await else {
         return;
     };
     for (codings, coding) in [("[zstd, gzip]", "dcz"), ("[br, gzip]", "dcb")] {
-        let origin = Origin::builder()
-            .on("/", html())
-            .on(
-                "/app.1.js",
-                script(version(1)).field("Use-As-Dictionary", "match=\"/app.*.js\", match-dest=(\"\")"),
-            )
-            .on("/app.2.js", script(version(2)))
-            .start()
-            .await;
-        let yaml = format!("defaults: {{ compression: {{ codings: {codings}, dictionaries: true }} }}\n");
+        let origin = versions().await;
+        let yaml = format!("defaults: {{ {RELOADED}, compression: {{ codings: {codings}, dictionaries: true }} }}\n");
         let proxy = Inside::before(&origin, &yaml).await;
-        let host = url(&proxy, "").trim_start_matches("http://").to_owned();
-        browser.open(&url(&proxy, "/")).await;
-        assert!(fetched(&mut browser, "/app.1.js").await == version(1));
-        // The browser takes a moment to note the first as a dictionary, and so does Forebay.
-        let mut turns = 0;
-        let entry = loop {
-            turns += 1;
-            let target = format!("/app.2.js?{turns}");
-            // Of the browser's own origin.
-            proxy.request("GET", &target, &[("Host", &host)], b"").await;
-            assert!(fetched(&mut browser, &target).await == version(2), "{coding}");
-            let entry = proxy
-                .log_entry(|entry| entry["target"] == target.as_str() && entry["coding"] != json!(null))
-                .await;
-            if entry["coding"] == coding {
-                break entry;
-            }
-            assert!(turns < 200, "never {coding}: {entry}");
-        };
-        assert_eq!(entry["cache"], "hit_l1");
-        assert!(entry["response_bytes"].as_u64().unwrap() < 500, "{entry}");
+        until_it_comes_as(&mut browser, &proxy, &url(&proxy, ""), coding).await;
         assert_eq!(browser.errors().await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn chromium_reads_it_over_http2() {
+    let Some(mut browser) = Browser::start().await else {
+        return;
+    };
+    let origin = versions().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (cert, key) = Certificate::for_names(&["localhost"]).write(directory.path(), "localhost");
+    let yaml = format!(
+        "listeners: [{{ address: 127.0.0.1:0, tls: {{ certificates: [{{ cert: {}, key: {} }}] }} }}]\n\
+         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\ndefaults: {{ {RELOADED}, compression: on }}\n",
+        cert.display(),
+        key.display(),
+        origin.server()
+    );
+    let proxy = Inside::start(&yaml, Clock::new()).await;
+    let own = format!("https://localhost:{}", proxy.address().port());
+    browser.open(&format!("{own}/")).await;
+    for result in ["uri-miss", "hit_l1"] {
+        let again = "fetch('/app.1.js', { cache: 'reload' }).then((response) => response.text())";
+        assert!(browser.eval(again).await == version(1).as_str(), "{result}");
+        let entry = proxy
+            .log_entry(|entry| entry["target"] == "/app.1.js" && entry["cache"] == result)
+            .await;
+        assert_eq!(
+            (&entry["version"], &entry["coding"]),
+            (&json!("HTTP/2.0"), &json!("zstd"))
+        );
     }
 }

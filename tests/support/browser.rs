@@ -50,6 +50,8 @@ impl Browser {
                 "--disable-component-update",
                 "--disable-sync",
                 "--disable-extensions",
+                // The tests' certificates are their own.
+                "--ignore-certificate-errors",
                 "--no-first-run",
                 "--no-default-browser-check",
                 "--remote-debugging-port=0",
