@@ -207,9 +207,20 @@ impl Fields {
     }
 
     /// The first line of that name.
-    #[inline]
+    // Names are mostly literals: their bits become constants, and asking for what is not there a comparison.
+    #[inline(always)]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.get_all(name).next()
+        let tag = Tag::of(name.as_bytes());
+        match self.bits & tag.bit() {
+            0 => None,
+            _ => self.find(tag, name),
+        }
+    }
+
+    fn find(&self, tag: Tag, name: &str) -> Option<&[u8]> {
+        let mut lines = self.lines.iter();
+        let line = lines.find(|line| line.tag == tag && self.name(line).eq_ignore_ascii_case(name.as_bytes()));
+        line.map(|line| self.value(line))
     }
 
     /// All lines of that name, in order.
@@ -226,7 +237,7 @@ impl Fields {
             .map(|line| self.value(line))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
