@@ -502,8 +502,10 @@ pub struct Cache {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invalidate {
     pub when: Match,
-    /// At least one. Only captures of the path stand in them.
+    /// Only captures of the path stand in them. There is at least one tag or glob.
     pub purge_tags: Vec<ValueTemplate>,
+    /// The same of paths, with `*`.
+    pub purge_globs: Vec<ValueTemplate>,
 }
 
 /// What is asked for before clients do.

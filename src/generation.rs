@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cache::memory::RouteShare;
 use crate::clock::Clock;
-use crate::config::{self, Config, ListenAddress, ValueTemplate};
+use crate::config::{self, Config, ListenAddress};
 use crate::edge::tls::TlsAcceptor;
 use crate::key::QueryOptions;
 use crate::limit::Limiter;
@@ -28,8 +28,8 @@ pub struct Generation {
     /// As many as the configuration has, in its order.
     pub routes: Vec<RouteInForce>,
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Which tags successful unsafe requests purge, and when.
-    pub invalidations: Vec<(Condition, Vec<ValueTemplate>)>,
+    /// What successful unsafe requests purge beside their URI, and when.
+    pub invalidations: Vec<(Condition, config::Invalidate)>,
     /// As many as the configuration has listeners. `None`: plain HTTP.
     pub acceptors: Vec<Option<Arc<TlsAcceptor>>>,
     pub limiter: Arc<Limiter>,
@@ -171,7 +171,7 @@ impl Generation {
                 .cache
                 .invalidate
                 .iter()
-                .map(|rule| (Condition::new(&rule.when), rule.purge_tags.clone()))
+                .map(|rule| (Condition::new(&rule.when), rule.clone()))
                 .collect(),
             labels: config
                 .listeners

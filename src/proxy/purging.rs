@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::rewarm::{Again, Stored};
 use super::{Decided, Proxy};
 use crate::cache::coherence::Recorded;
-use crate::cache::purge::{How, Purge, Purged, What, keys};
+use crate::cache::purge::{How, Pattern, Purge, Purged, What, keys};
 use crate::cache::tags::{TAG_FIELDS, render};
+use crate::config::{ValuePart, ValueTemplate};
 use crate::exchange::Exchange;
 use crate::key::{normalise_authority, normalise_target};
 use crate::message::{RequestHead, ResponseHead, Scheme};
@@ -185,12 +186,21 @@ impl Proxy {
             return;
         }
         let uris = invalidated(request, head);
-        let mut labels: Vec<Label> = Vec::new();
+        let (mut labels, mut globs): (Vec<Label>, Vec<String>) = Default::default();
         if !uris.is_empty() {
-            for (condition, tags) in &decided.generation.invalidations {
-                if let Some(captures) = condition.captures(request) {
-                    labels.extend(tags.iter().map(|tag| Label::tag(render(tag, captures).as_bytes())));
-                }
+            for (condition, rule) in &decided.generation.invalidations {
+                let Some(captures) = condition.captures(request) else {
+                    continue;
+                };
+                let tags = rule.purge_tags.iter();
+                labels.extend(tags.map(|tag| Label::tag(render(tag, captures).as_bytes())));
+                let rendered = rule.purge_globs.iter().map(|glob| (glob, render(glob, captures)));
+                // A client that has an asterisk in its path does not get to purge more than others.
+                globs.extend(
+                    rendered
+                        .filter(|(glob, text)| asterisks(glob) == stars(text))
+                        .map(|(_, text)| text),
+                );
             }
         }
         // RFC 9875 §3: the origin says so itself, whatever became of the request.
@@ -209,5 +219,24 @@ impl Proxy {
             let what = What::Labels(labels);
             self.purge(&Purge { what, how }).await;
         }
+        for glob in globs {
+            let (scheme, authority) = (request.scheme, &request.authority);
+            let glob = format!("{}://{authority}{glob}", scheme.as_str());
+            let what = What::Pattern(Pattern::Glob(glob));
+            self.purge(&Purge { what, how }).await;
+        }
     }
+}
+
+fn stars(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'*').count()
+}
+
+/// Those that the configuration has written.
+fn asterisks(template: &ValueTemplate) -> usize {
+    let written = template.parts.iter().map(|part| match part {
+        ValuePart::Text(text) => stars(text),
+        _ => 0,
+    });
+    written.sum()
 }

@@ -419,3 +419,26 @@ async fn a_tag_of_100_000_responses_is_purged_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn unsafe_requests_purge_globs_of_their_own_site_with_what_the_path_captures() {
+    let origin = numbering(|_| Vec::new()).await;
+    let sections = r#"cache:
+  invalidate:
+    - { when: { methods: [PUT], path: "/api/users/{id}" }, purge_globs: ["/api/users/{id}/*", "/lists/*"] }
+"#;
+    let proxy = Inside::before(&origin, sections).await;
+    let targets = ["/api/users/7/posts", "/api/users/77/posts", "/lists/a?b", "/other"];
+    assert_eq!(texts(&proxy, targets).await, ["1", "2", "3", "4"]);
+    let mut elsewhere = proxy.client().await;
+    elsewhere
+        .send("PUT /api/users/7 HTTP/1.1\r\nHost: another.test\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    elsewhere.response().await;
+    assert_eq!(texts(&proxy, targets).await, ["1", "2", "3", "4"], "another site");
+    proxy.request("PUT", "/api/users/%37", &[], b"x").await;
+    assert_eq!(texts(&proxy, targets).await, ["5", "2", "6", "4"]);
+    // An asterisk of the client's is none of the configuration's.
+    proxy.request("PUT", "/api/users/*", &[], b"x").await;
+    assert_eq!(texts(&proxy, targets).await, ["5", "2", "7", "4"]);
+}

@@ -148,6 +148,8 @@ pub struct FileInvalidate {
     #[schemars(required)]
     pub when: Option<FileMatch>,
     /// May hold what the path captures: `user-{id}`.
-    #[schemars(required)]
     pub purge_tags: Option<List<String>>,
+    /// Beside or instead of tags, paths of the same site: `/api/users/{id}/*`; `*` stands for any characters. Each has all that is stored
+    /// looked through.
+    pub purge_globs: Option<List<String>>,
 }

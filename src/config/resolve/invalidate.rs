@@ -1,6 +1,6 @@
 //! `cache.invalidate`: what else successful unsafe requests purge.
 
-use super::route::{Captures, resolve_match, tags};
+use super::route::{Captures, globs, resolve_match, tags};
 use crate::config::Invalidate;
 use crate::config::diagnostic::KeyPath;
 use crate::config::file::{FileCache, FileInvalidate};
@@ -34,6 +34,7 @@ fn invalidate(typed: &FileInvalidate, report: &mut Report, path: &KeyPath) -> In
     }
     let tags_path = path.key("purge_tags");
     let purge_tags = match &typed.purge_tags {
+        None if typed.purge_globs.is_some() => Vec::new(),
         None => {
             report.key(&tags_path, "is missing", "like [users]");
             Vec::new()
@@ -47,5 +48,20 @@ fn invalidate(typed: &FileInvalidate, report: &mut Report, path: &KeyPath) -> In
             tags(typed, report, &tags_path, &captures)
         }
     };
-    Invalidate { when, purge_tags }
+    let globs_path = path.key("purge_globs");
+    let purge_globs = match &typed.purge_globs {
+        None => Vec::new(),
+        Some(typed) => {
+            if typed.0.is_empty() {
+                report.value(&globs_path, "must have at least one glob", "");
+            }
+            let captures = Captures::of(&when, report, &when_path);
+            globs(typed, report, &globs_path, &captures)
+        }
+    };
+    Invalidate {
+        when,
+        purge_tags,
+        purge_globs,
+    }
 }

@@ -20,7 +20,7 @@ use crate::config::file::{FileConfig, FilePolicies, FilePurge, FileRoute, WriteN
 use crate::config::report::Report;
 use crate::config::{FieldEdits, InFlight, Match, PathTemplate, Route, Stream, Upstream, defaults};
 
-pub use cache::tags;
+pub use cache::{globs, tags};
 pub use matching::resolve as resolve_match;
 
 /// The name of the implied catch-all.

@@ -239,17 +239,42 @@ pub fn tags(typed: &List<String>, report: &mut Report, path: &KeyPath, captures:
             );
             continue;
         }
-        let is_known = |part: &ValuePart| matches!(part, ValuePart::Text(_) | ValuePart::Capture(_));
-        match ValueTemplate::parse(tag, &captures.names) {
-            Ok(template) if template.parts.iter().all(is_known) => tags.push(template),
-            _ => report.value(
-                &path,
-                "holds a {name} that the path does not capture",
-                captures.listed(&[]),
-            ),
-        }
+        tags.extend(captured(tag, report, &path, captures));
     }
     tags
+}
+
+/// Checks globs of paths, which may hold what the path captures.
+pub fn globs(typed: &List<String>, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) -> Vec<ValueTemplate> {
+    let mut globs = Vec::new();
+    for (path, glob) in typed.under(path) {
+        if !glob.starts_with('/') || !glob.bytes().all(|b| b.is_ascii_graphic()) {
+            report.value(
+                &path,
+                "must be a path that begins with /",
+                "* stands for any characters",
+            );
+            continue;
+        }
+        globs.extend(captured(glob, report, &path, captures));
+    }
+    globs
+}
+
+/// `None`: it holds something else than what the path captures.
+fn captured(text: &str, report: &mut Report, path: &KeyPath, captures: &Captures<'_>) -> Option<ValueTemplate> {
+    let is_known = |part: &ValuePart| matches!(part, ValuePart::Text(_) | ValuePart::Capture(_));
+    match ValueTemplate::parse(text, &captures.names) {
+        Ok(template) if template.parts.iter().all(is_known) => Some(template),
+        _ => {
+            report.value(
+                path,
+                "holds a {name} that the path does not capture",
+                captures.listed(&[]),
+            );
+            None
+        }
+    }
 }
 
 /// What a route does, by what it says itself and what `defaults` say.
