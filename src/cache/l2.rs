@@ -1,6 +1,6 @@
 //! L2: stored responses in Redis, for all instances and beyond their lives.
 //!
-//! Under the name of a key stands its response, or, where responses vary, an [`Index`] that says by which fields; each variant then has
+//! Under the name of a key stands its response, or, where responses vary, an index that says by which fields; each variant then has
 //! a name of its own, made of the index's nonce and the values of those fields. So a lookup is one round trip, or two. Whoever
 //! removes what stands under the key's name makes all its variants unreachable, and they expire by themselves.
 //!
