@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,11 +23,10 @@ import kinds
 import shares
 import streams
 import threads
-from processes import Failure, Machine
+from processes import ROOT, Failure, forebay_binary, whole_machine
 from proxies import version
 from report import Report
 
-ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ["nginx", "haproxy", "varnish"]
 PARTS = {
     "requests": kinds.compare,
@@ -50,20 +48,12 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # What is running has to be ended, also when this program is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise Failure("two cores are needed: one for the proxy, one for origin and load")
     report = Report()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="forebay-compare-") as scratch:
-        machine = Machine(Path(scratch), cores[0], cores[1])
-        os.sched_setaffinity(0, {machine.load_core})
+    with whole_machine("compare", "one for the proxy, one for origin and load") as machine:
         tell_setting(options, machine, report)
-        try:
-            for part in options.only:
-                PARTS[part](machine, options, report)
-        finally:
-            machine.stop_all()
+        for part in options.only:
+            PARTS[part](machine, options, report)
     report.summary()
     report.note(f"The run took {time.monotonic() - started:.0f} s.")
     options.results.write_text(report.markdown("What Forebay costs, beside others"))
@@ -97,14 +87,6 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
-
-
-def forebay_binary():
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    binary = Path(os.environ.get("FOREBAY", target / "release" / "forebay")).absolute()
-    if not os.access(binary, os.X_OK):
-        raise Failure(f"{binary} is no executable: run `cargo build --release`, or set FOREBAY")
-    return binary
 
 
 def tell_setting(options, machine, report):

@@ -19,17 +19,14 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 from load import MANY, fill, wrk
-from processes import Failure, Machine, free_port, tool
+from processes import Failure, forebay_binary, free_port, tool, whole_machine
 from proxies import doors, made_by_origin, nginx
 
-ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = 64
 RESPONSES = 20_000
 BODY = 1024
@@ -299,22 +296,11 @@ def main():
     options = parser.parse_args()
     if min(options.rate, options.seconds, options.rounds) < 1:
         parser.error("rate, seconds and rounds must be at least 1")
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    options.forebay = Path(os.environ.get("FOREBAY", target / "release" / "forebay")).absolute()
-    if not os.access(options.forebay, os.X_OK):
-        raise Failure(f"{options.forebay} is no executable: run `cargo build --release`, or set FOREBAY")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise Failure("two cores are needed: one for Forebay, one for Redis, the origin and the load")
-    with tempfile.TemporaryDirectory(prefix="forebay-l2-") as scratch:
-        machine = Machine(Path(scratch), cores[0], cores[1])
-        os.sched_setaffinity(0, {machine.load_core})
-        try:
-            origin = start_origin(machine)
-            costs(machine, options, origin)
-            hangs(machine, options, origin)
-        finally:
-            machine.stop_all()
+    options.forebay = forebay_binary()
+    with whole_machine("l2", "one for Forebay, one for Redis, the origin and the load") as machine:
+        origin = start_origin(machine)
+        costs(machine, options, origin)
+        hangs(machine, options, origin)
 
 
 if __name__ == "__main__":

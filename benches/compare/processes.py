@@ -7,10 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 20
 STOP_SECONDS = 10
 SIZES = {"1k": 1024, "20k": 20 * 1024, "64k": 64 * 1024}
@@ -26,6 +28,30 @@ def tool(name):
     if path is None:
         raise Failure(f"{name} is missing: `make bench` installs it")
     return path
+
+
+def forebay_binary():
+    """The release build, or what FOREBAY names."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    binary = Path(os.environ.get("FOREBAY", target / "release" / "forebay")).absolute()
+    if not os.access(binary, os.X_OK):
+        raise Failure(f"{binary} is no executable: run `cargo build --release`, or set FOREBAY")
+    return binary
+
+
+@contextlib.contextmanager
+def whole_machine(name, uses):
+    """A machine whose load core is this process's from now on; what was started on it is ended. `uses`: what two cores are for."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise Failure(f"two cores are needed: {uses}")
+    with tempfile.TemporaryDirectory(prefix=f"forebay-{name}-") as scratch:
+        machine = Machine(Path(scratch), cores[0], cores[1])
+        os.sched_setaffinity(0, {machine.load_core})
+        try:
+            yield machine
+        finally:
+            machine.stop_all()
 
 
 def free_port():

@@ -12,14 +12,12 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from processes import Failure, Machine, free_port
+from processes import Failure, forebay_binary, free_port, whole_machine
 from proxies import nginx
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST_MS, SLOW_MS = 5, 50
 # p99 of `least_time`, by that of `least_conn`.
 TARGET = 0.5
@@ -162,20 +160,9 @@ def main():
         return
     if min(options.rate, options.seconds, options.rounds) < 1:
         parser.error("rate, seconds and rounds must be at least 1")
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    options.forebay = Path(os.environ.get("FOREBAY", target / "release" / "forebay")).absolute()
-    if not os.access(options.forebay, os.X_OK):
-        raise Failure(f"{options.forebay} is no executable: run `cargo build --release`, or set FOREBAY")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise Failure("two cores are needed: one for the proxies, one for origins and load")
-    with tempfile.TemporaryDirectory(prefix="forebay-slow-") as scratch:
-        machine = Machine(Path(scratch), cores[0], cores[1])
-        os.sched_setaffinity(0, {machine.load_core})
-        try:
-            compare(machine, options)
-        finally:
-            machine.stop_all()
+    options.forebay = forebay_binary()
+    with whole_machine("slow", "one for the proxies, one for origins and load") as machine:
+        compare(machine, options)
 
 
 if __name__ == "__main__":
