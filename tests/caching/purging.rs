@@ -164,21 +164,23 @@ async fn rfc9875_3_groups_are_invalidated_for_their_origin() {
     assert_eq!(get("a.test").await.text(), "3");
 }
 
+/// An origin that numbers its fresh responses from 1, and holds the first one.
+async fn holding_the_first(gate: &Gate, with: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> Origin {
+    let (gate, gets) = (gate.clone(), AtomicUsize::new(1));
+    Origin::builder()
+        .answering(move |_| {
+            let number = gets.fetch_add(1, Ordering::Relaxed);
+            let reply = with(Reply::fresh(60, number.to_string()));
+            if number == 1 { reply.hold(&gate) } else { reply }
+        })
+        .start()
+        .await
+}
+
 #[tokio::test]
 async fn what_was_asked_for_before_a_purge_of_its_tag_is_neither_kept_nor_shared() {
     let gate = Gate::new();
-    let gets = AtomicUsize::new(1);
-    let origin = {
-        let gate = gate.clone();
-        Origin::builder()
-            .answering(move |_| {
-                let number = gets.fetch_add(1, Ordering::Relaxed);
-                let reply = Reply::fresh(60, number.to_string()).field("Cache-Tag", "a");
-                if number == 1 { reply.hold(&gate) } else { reply }
-            })
-            .start()
-            .await
-    };
+    let origin = holding_the_first(&gate, |reply| reply.field("Cache-Tag", "a")).await;
     let proxy = Inside::before(&origin, "").await;
     let mut before = proxy.client().await;
     before.send_request("GET", "/a", &[], b"").await;
@@ -302,18 +304,7 @@ async fn patterns_take_out_what_they_cover() {
 #[tokio::test]
 async fn a_fill_that_a_pattern_covers_is_not_kept() {
     let gate = Gate::new();
-    let gets = AtomicUsize::new(1);
-    let origin = {
-        let gate = gate.clone();
-        Origin::builder()
-            .answering(move |_| {
-                let number = gets.fetch_add(1, Ordering::Relaxed);
-                let reply = Reply::fresh(60, number.to_string());
-                if number == 1 { reply.hold(&gate) } else { reply }
-            })
-            .start()
-            .await
-    };
+    let origin = holding_the_first(&gate, |reply| reply).await;
     let proxy = Inside::before(&origin, "").await;
     let mut before = proxy.client().await;
     before.send_request("GET", "/a/b", &[], b"").await;

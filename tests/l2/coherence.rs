@@ -284,14 +284,7 @@ async fn at(origin: &Origin, url: &str) -> Inside {
 async fn replicates(replica: &Redis, master: &Redis) {
     let port = master.port().to_string();
     replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
-    within("the replica", async {
-        while !replica
-            .command(&["INFO", "replication"])
-            .await
-            .contains("master_link_status:up")
-        {}
-    })
-    .await;
+    replica.until_replicated().await;
 }
 
 #[tokio::test]

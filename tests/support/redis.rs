@@ -57,6 +57,18 @@ impl Redis {
         self.directory.path().join("redis.sock")
     }
 
+    /// Waits until it follows its master.
+    pub async fn until_replicated(&self) {
+        within("the replica", async {
+            while !self
+                .command(&["INFO", "replication"])
+                .await
+                .contains("master_link_status:up")
+            {}
+        })
+        .await;
+    }
+
     /// Runs one command and answers what `redis-cli` prints.
     pub async fn command(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
@@ -175,14 +187,7 @@ impl Sentinel {
         let master = Redis::start().await;
         let port = master.port().to_string();
         let replica = Redis::start_with(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
-        within("the replica", async {
-            while !replica
-                .command(&["INFO", "replication"])
-                .await
-                .contains("master_link_status:up")
-            {}
-        })
-        .await;
+        replica.until_replicated().await;
         let directory = tempfile::tempdir().unwrap();
         let reserved = reserve_port();
         let file = directory.path().join("sentinel.conf");
