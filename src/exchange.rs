@@ -229,13 +229,12 @@ impl Drop for Exchange {
         if let Some(result) = self.cache {
             self.metrics().cache(result);
         }
-        if let Some(standing) = &self.standing {
-            let unseen = match self.server {
-                Some(_) => Used::Prompt,
-                None => Used::Nothing,
-            };
-            standing.settle(self.response_bytes, unseen, duration);
-        }
+        let unseen = match self.server {
+            Some(_) => Used::Prompt,
+            None => Used::Nothing,
+        };
+        let standing = self.standing.as_deref();
+        let tokens = standing.and_then(|standing| standing.settle(self.response_bytes, unseen, duration));
         let from = self.cache.map_or(BytesFrom::Origin, CacheResult::bytes_from);
         self.metrics().bytes(from, self.response_bytes);
         if !self.access.wants(self.request_id.as_str(), self.status, took) {
@@ -271,6 +270,7 @@ impl Drop for Exchange {
             error: self.error,
             limit: marked.map(|(limit, _)| limit.clone()),
             limit_reason: marked.map(|(_, why)| *why),
+            tokens,
         };
         self.access.send(entry, took);
     }

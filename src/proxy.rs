@@ -391,7 +391,18 @@ impl Proxy {
         exchange.error = Some(failure.reason());
         let error = match failure {
             Failure::Refused(error) if !client.has_responded() => error,
-            Failure::Refused(_) | Failure::Broken(_) | Failure::ClientGone => return client.abort(),
+            Failure::TooMany(too_many) if !client.has_responded() => {
+                self.queue_refusal(&too_many, fields, client, exchange);
+                exchange.responds(exchange.status);
+                if let Err(failure) = flush(client, alarm).await {
+                    exchange.error = Some(failure.reason());
+                    client.abort();
+                }
+                return;
+            }
+            Failure::Refused(_) | Failure::TooMany(_) | Failure::Broken(_) | Failure::ClientGone => {
+                return client.abort();
+            }
         };
         let (head, body) = self.render(&error, fields, exchange);
         if let (After::Close, Client::Http1(http1)) = (error.after(), &mut *client) {

@@ -2,3 +2,4 @@
 
 pub mod cache_status;
 pub mod error;
+pub mod refusal;

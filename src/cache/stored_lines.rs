@@ -42,11 +42,6 @@ impl<'a> StoredLines<'a> {
         }
     }
 
-    /// Adds a line whose value `write` appends to what is there.
-    pub fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.added.push_written(name, write);
-    }
-
     /// The first line of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let (mut lines, mut at) = (self.stored.map(PackedFields::lines), 0);
@@ -75,6 +70,10 @@ impl Lines for StoredLines<'_> {
 
     fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.added.push(name, value);
+    }
+
+    fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.added.push_written(name, write);
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::rate::Told;
 use crate::config::{LimitFields, LimitUnit, RateLimit};
+use crate::http1::encode::decimal;
 use crate::message::Lines;
 
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
@@ -39,13 +40,19 @@ pub fn append<'a>(
     told: impl Iterator<Item = (&'a RateLimit, &'a Told)> + Clone,
     fields: LimitFields,
 ) {
-    let mut value = String::with_capacity(64);
-    for (limit, told) in told.clone() {
-        separate(&mut value);
-        let (remaining, reset) = (told.remaining.min(MAX_INTEGER), seconds(told.reset));
-        let _ = write!(value, "\"{}\";r={remaining};t={reset}", limit.name);
-    }
-    lines.push("RateLimit", &value);
+    lines.push_written("RateLimit", |out| {
+        for (number, (limit, told)) in told.clone().enumerate() {
+            if number > 0 {
+                out.extend_from_slice(b", ");
+            }
+            out.push(b'"');
+            out.extend_from_slice(limit.name.as_bytes());
+            out.extend_from_slice(b"\";r=");
+            decimal(out, told.remaining.min(MAX_INTEGER));
+            out.extend_from_slice(b";t=");
+            decimal(out, seconds(told.reset));
+        }
+    });
     if fields == LimitFields::Standard {
         return;
     }
@@ -54,9 +61,10 @@ pub fn append<'a>(
         (left, std::cmp::Reverse(told.reset))
     };
     if let Some((limit, told)) = told.min_by_key(share_left) {
-        lines.push("X-RateLimit-Limit", limit.amount.to_string());
-        lines.push("X-RateLimit-Remaining", told.remaining.to_string());
-        lines.push("X-RateLimit-Reset", seconds(told.reset).to_string());
+        let mut push = |name, number| lines.push_written(name, |out| decimal(out, number));
+        push("X-RateLimit-Limit", limit.amount);
+        push("X-RateLimit-Remaining", told.remaining);
+        push("X-RateLimit-Reset", seconds(told.reset));
     }
 }
 

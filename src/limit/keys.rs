@@ -1,6 +1,7 @@
 //! What a client is told apart by.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -78,27 +79,58 @@ impl<'a> Key<'a> {
     }
 
     /// For people: values that may be secret are told as a fingerprint.
-    pub fn label(&self, detail: AddressDetail) -> String {
+    pub fn label(&self, detail: AddressDetail) -> Label {
         let Subject { request, client, route } = self.subject;
+        if let [LimitKeyPart::ClientIp] = self.parts {
+            return Label::Address(client, detail);
+        }
+        let address = || Label::Address(client, detail).to_string();
         let parts = self.parts.iter().map(|part| match part {
-            LimitKeyPart::ClientIp => address_label(client, detail),
+            LimitKeyPart::ClientIp => address(),
             LimitKeyPart::Path => String::from_utf8_lossy(cut(request.path().as_bytes())).into_owned(),
             LimitKeyPart::Host => String::from_utf8_lossy(cut(request.authority.as_bytes())).into_owned(),
             LimitKeyPart::Route => route.to_owned(),
             LimitKeyPart::Header(name) => match request.fields.get(name) {
                 Some(value) => format!("{name}={}", fingerprint(&header_value(name, value))),
-                None => address_label(client, detail),
+                None => address(),
             },
             LimitKeyPart::Cookie(name) => match cookie_values(&request.fields, name).next() {
                 Some(value) => format!("{name}={}", fingerprint(value)),
-                None => address_label(client, detail),
+                None => address(),
             },
             LimitKeyPart::Query(name) => match query_values(request, name).next() {
                 Some(value) => format!("{name}={}", fingerprint(value.as_bytes())),
-                None => address_label(client, detail),
+                None => address(),
             },
         });
-        parts.collect::<Vec<_>>().join(" ")
+        Label::Text(parts.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// What a key is called. Most are addresses, and written out only when somebody looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Label {
+    /// `None`: a Unix socket.
+    Address(Option<IpAddr>, AddressDetail),
+    Text(String),
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ip, detail) = match self {
+            Self::Text(text) => return f.write_str(text),
+            Self::Address(ip, detail) => (ip.map(|ip| ip.to_canonical()), detail),
+        };
+        match (ip, detail) {
+            (None, _) => f.write_str("unix"),
+            (Some(IpAddr::V4(ip)), AddressDetail::Whole) => write!(f, "{ip}"),
+            (Some(IpAddr::V4(ip)), AddressDetail::Network) => {
+                let [a, b, c, _] = ip.octets();
+                write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0))
+            }
+            (Some(IpAddr::V6(ip)), AddressDetail::Whole) => write!(f, "{}/64", network(ip, 4)),
+            (Some(IpAddr::V6(ip)), AddressDetail::Network) => write!(f, "{}/48", network(ip, 3)),
+        }
     }
 }
 
@@ -123,19 +155,6 @@ fn address(client: Option<IpAddr>, part: &mut impl FnMut(Form, &[u8])) {
             ip.octets().first_chunk::<8>().map_or(&[], |half| half),
         ),
         None => part(Form::Unix, b""),
-    }
-}
-
-fn address_label(client: Option<IpAddr>, detail: AddressDetail) -> String {
-    match (client.map(|ip| ip.to_canonical()), detail) {
-        (None, _) => "unix".to_owned(),
-        (Some(IpAddr::V4(ip)), AddressDetail::Whole) => ip.to_string(),
-        (Some(IpAddr::V4(ip)), AddressDetail::Network) => {
-            let [a, b, c, _] = ip.octets();
-            format!("{}/24", Ipv4Addr::new(a, b, c, 0))
-        }
-        (Some(IpAddr::V6(ip)), AddressDetail::Whole) => format!("{}/64", network(ip, 4)),
-        (Some(IpAddr::V6(ip)), AddressDetail::Network) => format!("{}/48", network(ip, 3)),
     }
 }
 
@@ -314,7 +333,7 @@ mod tests {
                     route: "r",
                 },
             };
-            let label = key.label(detail);
+            let label = key.label(detail).to_string();
             assert!(label.starts_with(expected), "{label}");
             assert!(!label.contains("hunter2") && label.ends_with(" /p"), "{label}");
         }

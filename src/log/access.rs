@@ -22,6 +22,7 @@ use policy::Policy;
 
 use super::format;
 use crate::config;
+use crate::limit::rate::Tokens;
 use crate::message::Version;
 use crate::metrics::{CacheResult, Counter, LimitReason, PerThread};
 
@@ -68,6 +69,8 @@ pub struct Entry {
     /// The limit that refused it, or would have.
     pub limit: Option<Arc<str>>,
     pub limit_reason: Option<LimitReason>,
+    /// Of a language model. `None`: no limit counts them.
+    pub tokens: Option<Tokens>,
 }
 
 /// Entries that wait for the writer take at most as many bytes, for each thread that serves requests.

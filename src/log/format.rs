@@ -82,6 +82,11 @@ fn json(entry: &Entry, out: &mut Vec<u8>) {
     object.optional("error", entry.error);
     object.optional("limit", entry.limit.as_deref());
     object.optional("limit_reason", entry.limit_reason.map(|reason| reason.as_str()));
+    if let Some(tokens) = &entry.tokens {
+        object.number("tokens_reserved", tokens.reserved);
+        object.number("tokens", tokens.used);
+        object.optional("tokens_by", Some(tokens.by.as_str()));
+    }
     object.close();
 }
 
@@ -335,7 +340,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::metrics::CacheResult;
+    use crate::limit::rate::Tokens;
+    use crate::metrics::{CacheResult, Settled};
 
     fn entry() -> Entry {
         Entry {
@@ -362,6 +368,11 @@ mod tests {
             error: None,
             limit: None,
             limit_reason: None,
+            tokens: Some(Tokens {
+                reserved: 500,
+                used: 123,
+                by: Settled::Usage,
+            }),
         }
     }
 
@@ -392,6 +403,7 @@ mod tests {
             "upstream": "app", "server": "127.0.0.1:3001", "cache": "uri-miss", "coding": "br", "request_bytes": 3,
             "response_bytes": 4096, "duration_seconds": 1.234567, "first_byte_seconds": 0.000042, "request_id": "7f3a",
             "user_agent": "curl/8.5.0", "referer": "https://example.org/",
+            "tokens_reserved": 500, "tokens": 123, "tokens_by": "usage",
         });
         assert_eq!(json, expected);
         assert_eq!(
@@ -421,6 +433,7 @@ mod tests {
             error: Some("bad_request"),
             limit: None,
             limit_reason: None,
+            tokens: None,
             ..entry()
         });
         for key in [
@@ -433,6 +446,8 @@ mod tests {
             "cache",
             "coding",
             "first_byte_seconds",
+            "tokens",
+            "tokens_by",
         ] {
             assert!(json.get(key).is_none(), "{key}");
         }

@@ -13,6 +13,9 @@ pub trait Lines {
     /// Adds a line behind the others. See [`Fields::push`].
     fn push(&mut self, name: &str, value: impl AsRef<[u8]>);
 
+    /// Adds a line whose value `write` appends to what is there. See [`Fields::push_written`].
+    fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>));
+
     /// Keeps the lines for which `keep` is true.
     fn retain(&mut self, keep: impl FnMut(&str, &[u8]) -> bool);
 
@@ -54,6 +57,10 @@ impl Lines for Fields {
 
     fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         Self::push(self, name, value);
+    }
+
+    fn push_written(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        Self::push_written(self, name, write);
     }
 
     fn retain(&mut self, keep: impl FnMut(&str, &[u8]) -> bool) {

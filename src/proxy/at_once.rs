@@ -127,8 +127,8 @@ impl Proxy {
         match self.admit(&decided, Stage::Arrival, exchange) {
             Ok(Admitted::In) => self.reach_behind_limits(&decided, client, exchange),
             Ok(Admitted::Ask) => Reached::Limits(decided.index),
-            Err(error) => {
-                self.queue_refusal(&error, request, client, exchange);
+            Err(too_many) => {
+                self.queue_refusal(&too_many, &request.fields, client, exchange);
                 Reached::Queued
             }
         }

@@ -2,7 +2,9 @@
 
 use super::relay::RelayError;
 use crate::edge::client::ClientError;
+use crate::limit::rate::TooMany;
 use crate::respond::error::ProxyError;
+use crate::respond::refusal;
 use crate::transform::fields::ForwardRefusal;
 use crate::upstream::ConnectError;
 
@@ -10,6 +12,8 @@ use crate::upstream::ConnectError;
 pub enum Failure {
     /// The client gets an error response, if none has begun.
     Refused(ProxyError),
+    /// It is told which of its limits the request is too much for.
+    TooMany(TooMany),
     /// The client left: there is nobody to tell.
     ClientGone,
     /// The response had begun and is not whole.
@@ -21,6 +25,7 @@ impl Failure {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Refused(error) => error.reason(),
+            Self::TooMany(_) => refusal::REASON,
             Self::ClientGone => "client-gone",
             Self::Broken(reason) => reason,
         }
@@ -30,6 +35,12 @@ impl Failure {
 impl From<ProxyError> for Failure {
     fn from(error: ProxyError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl From<TooMany> for Failure {
+    fn from(too_many: TooMany) -> Self {
+        Self::TooMany(too_many)
     }
 }
 

@@ -17,8 +17,9 @@ use crate::limit::concurrency::{Full, Permits};
 use crate::limit::keys::Subject;
 use crate::limit::rate::{Admitted, Stage, TooMany};
 use crate::limit::tokens::{self, Estimate, LARGEST_READ, PromptReader};
-use crate::message::{BodyEvent, Framing, RequestHead};
+use crate::message::{BodyEvent, Fields, Framing};
 use crate::respond::error::ProxyError;
+use crate::respond::refusal;
 
 impl Proxy {
     /// Whether the request's limits let it in, as far as can be told without waiting. Costs nothing where there are none.
@@ -27,15 +28,13 @@ impl Proxy {
         decided: &Decided<'_>,
         stage: Stage,
         exchange: &mut Exchange,
-    ) -> Result<Admitted, ProxyError> {
+    ) -> Result<Admitted, TooMany> {
         let route = decided.generation.routes.get(decided.index);
         let Some(limits) = route.and_then(|route| route.limits.as_ref()) else {
             return Ok(Admitted::In);
         };
         let (subject, now) = (subject(decided, exchange), self.clock.uptime());
-        limits
-            .admit(stage, subject, now, &mut exchange.standing)
-            .map_err(refused)
+        limits.admit(stage, subject, now, &mut exchange.standing)
     }
 
     /// Asks what has to be waited for, after [`Proxy::admit`] has said so: the request's body for what it asks for, and the store that
@@ -57,8 +56,10 @@ impl Proxy {
             false => Estimate::NOTHING,
         };
         let (subject, now) = (subject(decided, exchange), self.clock.uptime());
-        let answer = limits.ask(stage, subject, estimate, now, &mut exchange.standing).await;
-        answer.map_err(|too_many| refused(too_many).into())
+        limits
+            .ask(stage, subject, estimate, now, &mut exchange.standing)
+            .await?;
+        Ok(())
     }
 
     /// Both, before the upstream is asked.
@@ -126,15 +127,24 @@ impl Proxy {
     /// Queues the answer to a request that is too much: no task, no timer, no upstream.
     pub(super) fn queue_refusal(
         &self,
-        error: &ProxyError,
-        request: &RequestHead,
+        too_many: &TooMany,
+        fields: &Fields,
         client: &mut Client,
         exchange: &mut Exchange,
     ) {
-        exchange.error = Some(error.reason());
-        let (head, body) = self.render(error, &request.fields, exchange);
+        exchange.error = Some(refusal::REASON);
+        let Some(standing) = &exchange.standing else {
+            // Whoever refuses says so there.
+            return client.abort();
+        };
+        let request_id = exchange.request_id.as_str();
+        let (mut head, body) = standing.refusal(too_many, fields.get("accept"), request_id, &self.http_date());
+        let request = exchange.request.as_ref();
+        let has_body = request.is_none_or(|request| request.method != http::Method::HEAD);
+        if !has_body {
+            head.framing = Framing::None;
+        }
         exchange.status = head.status;
-        let has_body = head.framing != Framing::None;
         client.respond(head);
         if has_body {
             exchange.response_bytes = body.len() as u64;
@@ -205,8 +215,4 @@ fn overloaded(full: Full) -> Failure {
         retry_after: Some(full.retry_after),
     };
     error.into()
-}
-
-fn refused(too_many: TooMany) -> ProxyError {
-    ProxyError::RateLimited(Box::new(too_many))
 }

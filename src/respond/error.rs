@@ -1,10 +1,9 @@
-//! The only map from what went wrong to the response that the client gets.
+//! The only map from what went wrong to the response that the client gets; that there was too much of it is in [`refusal`](super::refusal).
 //!
 //! Bodies are problem details (RFC 9457) or plain text; `Proxy-Status` (RFC 9209) says why in one word of the standard and
 //! one of our own. None of them says where a server is.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use bytes::Bytes;
 use crate::http1::body::BodyError;
 use crate::http1::request::RequestError;
 use crate::limit::fields::seconds;
-use crate::limit::rate::TooMany;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead, split_port};
 use crate::route::NoRoute;
 use crate::upstream::NO_SERVER_RETRY_AFTER;
@@ -70,8 +68,6 @@ pub enum ProxyError {
     Overloaded {
         retry_after: Option<Duration>,
     },
-    /// The client has had what its limits allow.
-    RateLimited(Box<TooMany>),
     /// We are about to stop.
     Draining,
     ConnectTimeout,
@@ -241,10 +237,6 @@ impl ProxyError {
                 let detail = "The proxy is at its limit.";
                 (503, "overloaded", "connection_limit_reached", KeepAlive, detail)
             }
-            Self::RateLimited(_) => {
-                let detail = "You have sent too many requests: see Retry-After.";
-                (429, "rate-limited", "http_request_denied", KeepAlive, detail)
-            }
             Self::Draining => {
                 let detail = "The proxy is shutting down.";
                 (503, "draining", "proxy_internal_response", Close, detail)
@@ -332,7 +324,7 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
     let description = error.describe();
     let title = phrase(description.status);
     let (media_type, body) = match preference(accept.unwrap_or(b"*/*")) {
-        Preference::Json => ("application/problem+json", json(error, &description, title, request_id)),
+        Preference::Json => ("application/problem+json", json(&description, title, request_id)),
         Preference::Text => ("text/plain; charset=utf-8", text(&description, title, request_id)),
     };
     let mut fields = own_fields(request_id, now);
@@ -345,10 +337,6 @@ pub fn render(error: &ProxyError, accept: Option<&[u8]>, request_id: &str, now: 
         ProxyError::Overloaded {
             retry_after: Some(after),
         } => fields.push("Retry-After", seconds(*after).max(1).to_string()),
-        // RFC 6585 §4.
-        ProxyError::RateLimited(too_many) => {
-            fields.push("Retry-After", seconds(too_many.retry_after).max(1).to_string());
-        }
         ProxyError::CircuitOpen { retry_after } => {
             fields.push("Retry-After", seconds(*retry_after).max(1).to_string());
         }
@@ -409,28 +397,15 @@ fn own_head(status: u16, fields: Fields, length: usize) -> ResponseHead {
 }
 
 /// Problem details (RFC 9457 §3.1); `reason` and `request_id` are extension members (§3.2).
-fn json(error: &ProxyError, description: &Description, title: &str, request_id: &str) -> String {
+fn json(description: &Description, title: &str, request_id: &str) -> String {
     let Description {
         status, reason, detail, ..
     } = description;
     let request_id = escaped(request_id);
-    let (problem, title, more) = match error {
-        ProxyError::RateLimited(too_many) => (QUOTA_EXCEEDED, QUOTA_EXCEEDED_TITLE, violated(&too_many.limits)),
-        _ => ("about:blank", title, String::new()),
-    };
     format!(
-        "{{\"type\":\"{problem}\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",{more}\
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
          \"reason\":\"{reason}\",\"request_id\":\"{request_id}\"}}\n"
     )
-}
-
-/// draft-ietf-httpapi-ratelimit-headers-11, its problem type for an exhausted quota.
-const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-const QUOTA_EXCEEDED_TITLE: &str = "Request cannot be satisfied as assigned quota has been exceeded";
-
-/// The member of that problem type. Names are of letters, digits and `-_.`.
-fn violated(limits: &[Arc<str>]) -> String {
-    format!("\"violated-policies\":[\"{}\"],", limits.join("\",\""))
 }
 
 fn text(description: &Description, title: &str, request_id: &str) -> String {
@@ -466,14 +441,19 @@ fn phrase(status: u16) -> &'static str {
     }
 }
 
+/// Which form of an error a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Preference {
+pub(super) enum Preference {
     Json,
     Text,
 }
 
 /// JSON unless plain text or a page is wanted more (RFC 9110 §12.5.1). A browser gets text.
-fn preference(accept: &[u8]) -> Preference {
+pub(super) fn preference(accept: &[u8]) -> Preference {
+    // What most programs send.
+    if accept == b"*/*" {
+        return Preference::Json;
+    }
     let json = quality(accept, "application", &["problem+json", "json"]);
     let text = quality(accept, "text", &["plain", "html"]);
     if text > json {

@@ -78,6 +78,14 @@ async fn what_was_reserved_and_not_used_comes_back() {
     );
     let by_usage = [("limit", "t"), ("by", "usage")];
     assert_eq!(inside.metric("forebay_rate_limit_settled_total", &by_usage).await, 4.0);
+    let logged = inside.log_entries(5).await;
+    let said = |entry: usize| {
+        let [reserved, used, by] = ["tokens_reserved", "tokens", "tokens_by"].map(|name| &logged[entry][name]);
+        (reserved.as_u64(), used.as_u64(), by.as_str())
+    };
+    assert_eq!(said(0), (Some(500), Some(100), Some("usage")));
+    assert_eq!(said(2), (None, None, None), "the refused one");
+    assert_eq!(said(4), (Some(102), Some(100), Some("usage")));
 }
 
 #[tokio::test]

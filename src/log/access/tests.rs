@@ -52,6 +52,7 @@ fn entry(request_id: &str) -> Entry {
         error: None,
         limit: None,
         limit_reason: None,
+        tokens: None,
     }
 }
 
