@@ -6,6 +6,8 @@ mod lines;
 use bytes::Bytes;
 use http::Method;
 
+#[cfg(test)]
+pub(crate) use self::fields::fields;
 pub use self::fields::{FieldName, FieldNames, Fields, is_field_value, is_token, is_token_byte};
 pub(crate) use self::fields::{Line, Tag};
 pub use self::lines::Lines;

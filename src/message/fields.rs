@@ -415,131 +415,15 @@ impl From<&Fields> for HeaderMap {
     }
 }
 
+/// What the tests of all modules make their fields with.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push(name, value);
-        }
-        fields
+pub(crate) fn fields(lines: &[(&str, &str)]) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in lines {
+        fields.push(name, value);
     }
-
-    fn written(fields: &Fields, without: &'static [FieldName]) -> String {
-        let mut out = Vec::new();
-        fields.write_http1(&FieldNames::new(without), |piece| out.extend_from_slice(piece));
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn lines_keep_order_case_and_bytes() {
-        let fields = fields(&[("B", "1"), ("a", ""), ("b", "\u{fc} \t2")]);
-        let lines: Vec<_> = fields.iter().collect();
-        assert_eq!(lines, [("B", &b"1"[..]), ("a", b""), ("b", "\u{fc} \t2".as_bytes())]);
-        assert_eq!((fields.len(), fields.is_empty()), (3, false));
-    }
-
-    #[test]
-    fn names_are_found_in_any_case() {
-        let fields = fields(&[
-            ("Accept", "x"),
-            ("ACCEPT", "y"),
-            ("Accent", "z"),
-            ("A_B", "u"),
-            ("x", "one"),
-        ]);
-        assert_eq!(fields.get("accept"), Some(&b"x"[..]));
-        assert_eq!(fields.get_all("aCCept").collect::<Vec<_>>(), [b"x", b"y"]);
-        assert_eq!(fields.get("X"), Some(&b"one"[..]));
-        // Same first, middle and last byte, same length: the tag alone must not decide.
-        assert_eq!(Tag::of(b"accent"), Tag::of(b"accebt"));
-        assert_eq!(fields.get("accebt"), None);
-        assert_eq!(fields.get(""), None);
-        assert!(!fields.contains("accep"));
-    }
-
-    #[test]
-    fn equal_names_have_equal_tags() {
-        for byte in (0..=255).filter(|b| is_token_byte(*b)) {
-            let (upper, lower) = (byte.to_ascii_uppercase(), byte.to_ascii_lowercase());
-            assert_eq!(Tag::of(&[upper, b'x', upper]), Tag::of(&[lower, b'X', lower]), "{byte}");
-        }
-    }
-
-    #[test]
-    fn set_and_remove_take_every_line_of_the_name() {
-        let mut fields = fields(&[("A", "1"), ("b", "2"), ("a", "3")]);
-        fields.set("a", "4");
-        assert_eq!(written(&fields, &[]), "b: 2\r\na: 4\r\n");
-        assert!(fields.remove("B"));
-        assert!(!fields.remove("b"));
-        assert!(!fields.retain(|_, _| true));
-        assert!(fields.retain(|_, value| value != b"4"));
-        assert!(fields.is_empty());
-    }
-
-    #[test]
-    fn tokens_are_found_in_any_line() {
-        let fields = fields(&[("Connection", "close , TE"), ("connection", "Upgrade")]);
-        for (token, expected) in [
-            ("te", true),
-            ("CLOSE", true),
-            ("upgrade", true),
-            ("e", false),
-            ("close , te", false),
-        ] {
-            assert_eq!(fields.has_token("connection", token), expected, "{token}");
-        }
-    }
-
-    #[test]
-    fn received_lines_are_written_as_they_came_with_white_space_mended() {
-        let section = b"A: 1\r\nB:2\r\nC: \t3\r\nD: 4 \r\nE:\r\nF:\t6\r\nG: 7\r\n";
-        let mut lines = Vec::new();
-        let mut at = 0;
-        for text in section.split_inclusive(|b| *b == b'\n') {
-            let value = text[2..].trim_ascii();
-            let start = text.iter().position(|b| Some(b) == value.first()).unwrap_or(2);
-            let value = at + start..at + start + value.len();
-            lines.push(Line::new(section, Tag::of(&text[..1]), at..at + 1, value));
-            at += text.len();
-        }
-        let mut fields = Fields::from_section(section, lines);
-        fields.push("H", "8");
-        let all = "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: \r\nF: 6\r\nG: 7\r\nH: 8\r\n";
-        assert_eq!(written(&fields, &[]), all);
-        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            let line = all
-                .split_inclusive('\n')
-                .find(|line| line.starts_with(&name.to_uppercase()));
-            let expected = all.replace(line.unwrap(), "");
-            assert_eq!(
-                written(&fields, Box::leak(Box::new([FieldName::new(name)]))),
-                expected,
-                "{name}"
-            );
-            let mut fewer = fields.clone();
-            fewer.remove(name);
-            assert_eq!(written(&fewer, &[]), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_tokens_and_values_as_the_grammar_says() {
-        for byte in 0..=255u8 {
-            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            assert_eq!(is_token_byte(byte), token, "{byte}");
-            assert_eq!(is_token(&[b'a', byte]), token, "{byte}");
-            let value = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
-            for length in [1, 17, 64] {
-                let mut bytes = vec![b'v'; length];
-                bytes[length - 1] = byte;
-                assert_eq!(is_field_value(&bytes), value, "{byte}");
-            }
-        }
-        assert!(!is_token(b""));
-        assert!(is_field_value(b""));
-    }
+    fields
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,8 @@ fn age_value(fields: &Fields) -> Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rfc9111::tests::{Lines, NOW, at_once, fields};
+    use crate::message::fields;
+    use crate::rfc9111::tests::{Lines, NOW, at_once};
 
     #[test]
     fn rfc9111_4_2_1_precedence_and_rubbish() {

@@ -22,18 +22,10 @@ use super::storability::{
 use super::stored::{StaleWindows, StoredMeta};
 use super::validation::{ClientCondition, Freshened, evaluate, freshen, make_conditional, selected_by_304};
 use super::vary::select;
-use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{Fields, Framing, RequestHead, ResponseHead, Scheme, Version, fields};
 
 /// 2026-01-01T00:00:00Z
 pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
-
-pub(crate) fn fields(lines: &[(&str, &str)]) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in lines {
-        fields.push(name, value);
-    }
-    fields
-}
 
 pub(crate) fn request(method: &str, target: &str, lines: &[(&str, &str)]) -> RequestHead {
     RequestHead {

@@ -133,14 +133,7 @@ pub fn is_readable(request: &Fields, response: &Fields) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push(name, value);
-        }
-        fields
-    }
+    use crate::message::fields;
 
     const URI: KeyUri<'static> = KeyUri {
         scheme: "https",

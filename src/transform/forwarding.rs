@@ -261,6 +261,7 @@ pub(crate) fn push_address(out: &mut Vec<u8>, ip: IpAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::fields;
 
     #[test]
     fn addresses_are_written_as_their_types_do() {
@@ -291,14 +292,6 @@ mod tests {
 
     fn networks(list: &[&str]) -> Vec<IpNet> {
         list.iter().map(|network| network.parse().unwrap()).collect()
-    }
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push(name, value);
-        }
-        fields
     }
 
     const XFF: &str = "X-Forwarded-For";

@@ -1,16 +1,8 @@
 use super::*;
 use crate::http1::{Limits, body, request, response};
-use crate::message::{Scheme, Version};
+use crate::message::{Scheme, Version, fields};
 use bytes::BytesMut;
 use proptest::prelude::*;
-
-fn fields(lines: &[(&str, &str)]) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in lines {
-        fields.push(name, value);
-    }
-    fields
-}
 
 fn text(out: Vec<u8>) -> String {
     String::from_utf8(out).unwrap()

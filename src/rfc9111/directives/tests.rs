@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rfc9111::tests::fields;
+use crate::message::fields;
 
 fn response(line: &str) -> ResponseDirectives {
     ResponseDirectives::parse(&fields(&[("Cache-Control", line)]), &[])

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::fields;
 use crate::rfc9111::reuse::{Forward, Reuse};
-use crate::rfc9111::tests::{NOW, Shelf, fields, get, request, response};
+use crate::rfc9111::tests::{NOW, Shelf, get, request, response};
 
 fn range(first: u64, last: u64) -> ByteRange {
     ByteRange::new(first, last).unwrap()

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rfc9111::tests::{NOW, Shelf, at_once, dated_fields, fields, get, request, response};
+use crate::message::fields;
+use crate::rfc9111::tests::{NOW, Shelf, at_once, dated_fields, get, request, response};
 
 const STALE: (&str, &str) = ("Cache-Control", "max-age=0");
 

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rfc9111::tests::{NOW, Shelf, fields, get, response};
+use crate::message::fields;
+use crate::rfc9111::tests::{NOW, Shelf, get, response};
 
 fn normal(name: &str, lines: &[&str]) -> Option<String> {
     let lines: Vec<(&str, &str)> = lines.iter().map(|line| (name, *line)).collect();

@@ -210,17 +210,10 @@ fn is_listed(types: &[Glob], content_type: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::fields;
 
     fn rules() -> Compression {
         Compression::default()
-    }
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push(name, value);
-        }
-        fields
     }
 
     const JSON: (&str, &str) = ("Content-Type", "application/json; charset=utf-8");

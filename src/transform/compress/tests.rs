@@ -1,12 +1,5 @@
 use super::*;
-
-fn fields(lines: &[(&str, &str)]) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in lines {
-        fields.push(name, value);
-    }
-    fields
-}
+use crate::message::fields;
 
 #[test]
 fn fields_tell_of_the_body_that_is_sent() {

@@ -6,7 +6,7 @@ use crate::config::{
     FieldEdits, ListenerTls, Match, PathTemplate, Route, RouteCache, Segment, ServerAddress, TlsVersion, Upstream,
     UpstreamServer, UpstreamTls, ValuePart, ValueTemplate, Verify,
 };
-use crate::message::Framing;
+use crate::message::{Framing, fields};
 use crate::transform::forwarding::client_address;
 
 fn route() -> Route {
@@ -37,14 +37,6 @@ fn upstream() -> Upstream {
         port: 3000,
     };
     Upstream::new("app", vec![UpstreamServer::new(address)])
-}
-
-fn fields(lines: &[(&str, &str)]) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in lines {
-        fields.push(name, value);
-    }
-    fields
 }
 
 fn request(lines: &[(&str, &str)]) -> RequestHead {
