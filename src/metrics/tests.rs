@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Method;
+use prometheus::proto::MetricType;
 
 use super::*;
 
