@@ -5,12 +5,14 @@
 //!   a response: │ mark │ labels │ length of the body │ what is known of it │ variant │ field lines │ body, as coded
 //!   an index:   │ nonce │ lists of field names
 //!   a form:     │ mark │ digest of the body that it was made of │ coding │ effort │ body, or nothing where it does not pay
+//!   a dictionary: │ mark │ labels │ where the URI ends in the key │ route │ what it is offered for │ digest │ length of the body │ body, as coded
 //! ```
 //!
 //! All numbers are little-endian. The checksum says that the bytes are those that were written, the key that they are for this
 //! key; what is of another version is not looked at. So whatever is read here came from [`encode`] or [`Index::encode`] in this very
 //! form; everything is checked all the same, and nothing is allocated that is not there, or above the limit that the caller gives.
 
+pub mod dictionary;
 pub mod form;
 mod reader;
 
@@ -53,6 +55,7 @@ pub const MAX_INDEX: usize = 128 * 1024;
 const RESPONSE: u8 = 1;
 const INDEX: u8 = 2;
 const FORM: u8 = 3;
+const DICTIONARY: u8 = 4;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
@@ -72,23 +75,31 @@ pub struct Coded {
 
 /// Makes a body smaller where that pays. Takes its time: some milliseconds for a megabyte.
 pub fn compress(stored: &Stored) -> Coded {
-    let body: &Bytes = &stored.body;
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    match is_compressible(&stored.fields) {
+        true => smaller(&stored.body),
+        false => as_it_is(&stored.body),
+    }
+}
+
+fn smaller(body: &Bytes) -> Coded {
     if body.len() > COMPRESS_FROM
-        && is_compressible(&stored.fields)
         && let Ok(smaller) = zstd::bulk::compress(body, LEVEL)
         && smaller.len() <= body.len() / 8 * WORTH_IT
     {
         return Coded {
             coding: ZSTD,
             bytes: smaller.into(),
-            length,
+            ..as_it_is(body)
         };
     }
+    as_it_is(body)
+}
+
+fn as_it_is(body: &Bytes) -> Coded {
     Coded {
         coding: PLAIN,
         bytes: body.clone(),
-        length,
+        length: u32::try_from(body.len()).unwrap_or(u32::MAX),
     }
 }
 
@@ -407,15 +418,7 @@ impl Decoded {
     /// # Errors
     /// When the body is not what it was.
     pub fn into_stored(self, stored_for: Duration, now: Timestamp) -> Result<Stored, RedisFault> {
-        let body = match self.coding {
-            // In memory it must not hold on to everything around it, unless that is next to nothing.
-            PLAIN if self.length > SLICED_FROM => self.body,
-            PLAIN => Bytes::copy_from_slice(&self.body),
-            _ => match zstd::bulk::decompress(&self.body, self.length) {
-                Ok(body) if body.len() == self.length => body.into(),
-                Ok(_) | Err(_) => return Err(RedisFault::ValueBroken),
-            },
-        };
+        let body = decoded(&self.body, self.coding, self.length)?;
         let mut meta = self.meta;
         meta.received = now;
         meta.initial_age = self.age.saturating_add(stored_for).min(Seconds::MAX.duration()).into();
@@ -432,6 +435,19 @@ impl Decoded {
             PLAIN => 0,
             _ => self.length,
         }
+    }
+}
+
+/// A body of this length that was written like that.
+fn decoded(body: &Bytes, coding: u8, length: usize) -> Result<Bytes, RedisFault> {
+    match coding {
+        // In memory it must not hold on to everything around it, unless that is next to nothing.
+        PLAIN if length > SLICED_FROM => Ok(body.clone()),
+        PLAIN => Ok(Bytes::copy_from_slice(body)),
+        _ => match zstd::bulk::decompress(body, length) {
+            Ok(body) if body.len() == length => Ok(body.into()),
+            Ok(_) | Err(_) => Err(RedisFault::ValueBroken),
+        },
     }
 }
 

@@ -8,6 +8,7 @@
 //! that, as the server counts it, says how long ago that was. The end of its life is set by the server's time, so that neither the
 //! instances' clocks nor a write that was held up on its way make anything younger than it is.
 
+mod dictionaries;
 mod forms;
 mod queue;
 mod store;

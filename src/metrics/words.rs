@@ -162,6 +162,8 @@ words! {
     pub enum Compressed {
         /// It was compressed while it passed.
         Live = "live",
+        /// The same with a dictionary.
+        LiveDictionary = "live_dictionary",
         /// It was read, while it passed or out of the cache, for a client that cannot.
         Decoded = "decoded",
         /// A stored one was compressed, for all who ask for it.

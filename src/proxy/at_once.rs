@@ -163,7 +163,7 @@ impl Proxy {
                     exchange.coding = Some(recoding.as_str());
                     form
                 }
-                Chosen::Missing(_) => return Reached::LookedUp(decided.index, lookup),
+                Chosen::Missing(_) | Chosen::Elsewhere(_) => return Reached::LookedUp(decided.index, lookup),
             };
             exchange.cache = Some(CacheResult::HitL1);
             let status = hit(&served, "l1");

@@ -228,7 +228,10 @@ impl Proxy {
                 },
                 Join::Alone => None,
                 Join::Follow(follower) => {
-                    match self.follow(decided, rules, follower, reason, client, exchange).await? {
+                    match self
+                        .follow(decided, rules, &key, follower, reason, client, exchange)
+                        .await?
+                    {
                         Turn::Read(plan) => return Ok(plan),
                         Turn::Again(values) => {
                             followed = Followed::Somebody;
@@ -290,10 +293,15 @@ impl Proxy {
     }
 
     /// Waits for another request's fetch.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is decided, what is waited for, and who waits"
+    )]
     async fn follow(
         &self,
         decided: &Decided<'_>,
         rules: &CacheRules,
+        key: &CacheKey,
         mut follower: Follower,
         reason: Forward,
         client: &mut Client,
@@ -328,7 +336,7 @@ impl Proxy {
         };
         exchange.cache = Some(CacheResult::Collapsed);
         let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
-        Ok(Turn::Read(self.read_along(decided, reader, &status, exchange)))
+        Ok(Turn::Read(self.read_along(decided, key, reader, &status, exchange)))
     }
 }
 

@@ -10,6 +10,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::dictionaries::Held;
+pub(super) use self::dictionaries::Whence;
 use self::making::{Done, Making, Order, Place, Progress, Quick, Wanted};
 use super::l2::Keeping;
 use super::recode::{Flushing, How, Places, Recoder};
@@ -27,8 +29,9 @@ use crate::transform::compress::rules::{Body, Untouched, judge, recoding};
 use crate::transform::compress::tags::confirmed;
 use crate::transform::compress::workers::Workers;
 use crate::transform::compress::{Recoding, recode_fields, vary, vary_by_coding};
+use crate::transform::dictionary::Digest;
 use crate::transform::events::is_event_stream;
-use crate::transform::negotiate::Accepted;
+use crate::transform::negotiate::{Accepted, Coding, DictionaryCoding};
 
 /// The longest body in bytes that comes out of one that an origin has compressed without being asked to. It passes piece by piece, so this
 /// only keeps a bomb from going on for ever.
@@ -54,14 +57,18 @@ pub(super) enum Chosen {
     Form(Arc<Stored>, Recoding),
     /// It has to be made first.
     Missing(Wanted),
+    /// The client has this dictionary, which is not here; L2 may have it.
+    Elsewhere(Digest),
 }
 
 impl Proxy {
-    /// Decides whether the body behind `head` is recoded on its way to the client, and changes the head accordingly. `limits` are those
-    /// of the way: comments that keep an event stream alive have to go through the compressor, too.
+    /// Decides whether the body behind `head` is recoded on its way to the client, and changes the head accordingly. `key`: of the response,
+    /// if it is one that others get as well. `limits` are those of the way: comments that keep an event stream alive have to go through
+    /// the compressor, too.
     pub(super) fn recode(
         &self,
         decided: &Decided<'_>,
+        key: Option<&CacheKey>,
         head: &mut ResponseHead,
         limits: &mut Limits,
     ) -> Option<Box<Recoder>> {
@@ -76,7 +83,14 @@ impl Proxy {
         let length = length(head);
         let body = of_response(rules, decided, head).ok()?;
         vary(&mut head.fields, body, rules.dictionaries);
-        let recoding = recoding(rules, &request.fields, body)?;
+        let dictionary = match body {
+            Body::Plain if !is_stream => key.and_then(|key| self.live_dictionary(rules, decided, key, &head.fields)),
+            Body::Plain | Body::Coded(_) | Body::Fixed => None,
+        };
+        let recoding = match &dictionary {
+            Some(dictionary) => Recoding::Against(DictionaryCoding::Dcz, dictionary.digest),
+            None => recoding(rules, &request.fields, body)?,
+        };
         let mut recoder = None;
         if head.framing != Framing::None {
             let flushing = Flushing {
@@ -90,10 +104,14 @@ impl Proxy {
                 true => Purpose::Events,
                 false => Purpose::Live,
             };
-            let how = how(rules, recoding, body, purpose, length)?;
-            let (coding, result) = match how {
+            let how = match dictionary {
+                Some(dictionary) => How::Against(dictionary, rules.live_levels.of(Coding::Zstd), length),
+                None => how(rules, recoding, body, purpose, length)?,
+            };
+            let (coding, result) = match &how {
                 How::Encode(recipe) => (recipe.coding, Compressed::Live),
-                How::Decode(coding, _) => (coding, Compressed::Decoded),
+                How::Against(..) => (Coding::Zstd, Compressed::LiveDictionary),
+                How::Decode(coding, _) => (*coding, Compressed::Decoded),
             };
             let Some(new) = Recoder::new(
                 how,
@@ -121,7 +139,11 @@ impl Proxy {
             return Chosen::AsItCame;
         };
         let plain = recoding(rules, &decided.request.fields, forms.body);
-        if let Some(wanted) = self.with_dictionary(rules, decided, key, stored, forms) {
+        let held = self.with_dictionary(rules, decided, key, stored, forms);
+        if let Held::Elsewhere(digest) = held {
+            return Chosen::Elsewhere(digest);
+        }
+        if let Held::Here(wanted) = held {
             let without = plain.and_then(|plain| forms.get(plain));
             match forms.get(wanted.recoding) {
                 None => return Chosen::Missing(wanted),
@@ -168,8 +190,18 @@ impl Proxy {
         stored: &Arc<Stored>,
         exchange: &mut Exchange,
     ) -> Arc<Stored> {
-        let (form, recoding) = match self.chosen(decided, key, stored) {
-            Chosen::AsItCame => return stored.clone(),
+        let chosen = match self.chosen(decided, key, stored) {
+            Chosen::Elsewhere(digest) => {
+                // Boxed, because hardly any request comes here.
+                if let Some(looking) = self.look_for_dictionary(key, digest) {
+                    Box::pin(looking).await;
+                }
+                self.chosen(decided, key, stored)
+            }
+            chosen => chosen,
+        };
+        let (form, recoding) = match chosen {
+            Chosen::AsItCame | Chosen::Elsewhere(_) => return stored.clone(),
             Chosen::Form(form, recoding) => (Some(form), recoding),
             Chosen::Missing(wanted) => self.when_made(decided, key, stored, &wanted).await,
         };
@@ -348,7 +380,7 @@ fn how(rules: &Compression, recoding: Recoding, body: Body, purpose: Purpose, le
             length,
         })),
         (Recoding::Undone, Body::Coded(coding)) => Some(How::Decode(coding, MAX_DECODED)),
-        // What passes takes no dictionary.
+        // Decided elsewhere.
         (Recoding::Against(..), _) | (Recoding::Undone, Body::Plain | Body::Fixed) => None,
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cached::{hit, key};
+use super::compression::Whence;
 use super::fill::{declared, subject};
 use super::l2::Keeping;
 use super::origin::{Response, Sent};
@@ -65,9 +66,15 @@ impl Proxy {
                 make_conditional(fields, metas.zip(&candidates));
             }
         };
+        // The dictionary that the client has is looked for while the origin is asked.
+        let looking = self.look_ahead(decided, &fetch.destination.key).map(tokio::spawn);
         let sent = self.send(decided, ask, client, exchange, alarm).await;
         let received = Timestamp::from(self.clock.now());
         let times = Times { requested, received };
+        if let (Some(looking), Ok(Sent::Response(_))) = (looking, &sent) {
+            // Should it fail, there is none.
+            let _ = looking.await;
+        }
         let failed = match &sent {
             Ok(Sent::Response(response)) => is_error(response.head.status),
             Ok(Sent::Answered) => return Ok(Plan::Answered),
@@ -264,13 +271,12 @@ impl Proxy {
                             self.cache.memory.replace(key, &new, None);
                         }
                     }
+                    let keeping = Keeping::of(rules, decided.route, fetch.began);
+                    // It has new labels, and lives longer.
+                    let compression = rules.compression.as_deref();
+                    self.keep_dictionary(compression, key, &new, Whence::Origin(&keeping));
                     let lease = fetch.duty.as_mut().and_then(FetchDuty::take_lease);
-                    self.write_behind(
-                        Keeping::of(rules, decided.route, fetch.began),
-                        &fetch.destination,
-                        &new,
-                        lease,
-                    );
+                    self.write_behind(keeping, &fetch.destination, &new, lease);
                     new
                 }
                 Freshened::Leave(fields, _) => with_fields(&stored, fields),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::compression::Whence;
 use super::fetch::Fetch;
 use super::l2::Keeping;
 use super::metered::Metered;
@@ -26,6 +27,7 @@ use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
 use crate::io::Alarm;
+use crate::key::CacheKey;
 use crate::limit::concurrency::Permits;
 use crate::limit::tokens::meter::{End, Meter};
 use crate::message::{BodyEvent, Framing, ResponseHead};
@@ -78,6 +80,10 @@ impl Proxy {
         if let Some(duty) = &fetch.duty {
             duty.publish(filling.clone());
         }
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        status.append_to(&mut head.fields);
+        let key = &fetch.destination.key;
+        let recoder = self.recode(decided, Some(key), &mut head, &mut Relay::download().limits);
         let mut fill = Fill {
             proxy: self.clone(),
             route: decided.route.name.clone(),
@@ -90,15 +96,11 @@ impl Proxy {
         };
         fill.release_too_large(fill.filling.length.unwrap_or(0));
         let between_bytes = relay.limits.between_bytes;
-        match head.framing {
+        match has_body {
             // There is nothing to bring in: it is over before the client gets its head.
-            Framing::None | Framing::Length(0) => fill.finish_empty(origin),
-            _ => {
-                tokio::spawn(fill.run(origin, between_bytes));
-            }
+            false => fill.finish_empty(origin),
+            true => drop(tokio::spawn(fill.run(origin, between_bytes))),
         }
-        status.append_to(&mut head.fields);
-        let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
         // No cookie that names the client's server: what is stored here, a shared cache in front of us may store too,
         // and would hand one client's cookie to all (RFC 9111 §7.3). A response that is not stored brings it.
         self.finish(decided, &mut head, Delivery::Whole, exchange);
@@ -109,6 +111,7 @@ impl Proxy {
     pub(super) fn read_along(
         &self,
         decided: &Decided<'_>,
+        key: &CacheKey,
         reader: FillReader,
         status: &CacheStatus<'_>,
         exchange: &Exchange,
@@ -126,7 +129,7 @@ impl Proxy {
         };
         head.fields.push("Age", served.age.get().to_string());
         status.append_to(&mut head.fields);
-        let recoder = self.recode(decided, &mut head, &mut Relay::download().limits);
+        let recoder = self.recode(decided, Some(key), &mut head, &mut Relay::download().limits);
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         Plan::Read(Box::new(head), reader, recoder)
     }
@@ -253,9 +256,8 @@ impl Fill {
             memory.replace(key, &stored, None);
             return None;
         }
-        let began = self.filling.began.local;
         self.proxy
-            .keep_dictionary(self.compression.as_deref(), key, &self.route, &stored, began);
+            .keep_dictionary(self.compression.as_deref(), key, &stored, Whence::Origin(&self.keeping));
         Some(stored)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cached::{FOLLOW, Found, variant_values, while_there};
+use super::compression::Whence;
 use super::fill::subject;
 use super::{Decided, Failure, Proxy};
 use crate::cache::flight::{Destination, Landing};
@@ -44,6 +45,10 @@ impl Keeping {
 
     pub(super) fn route(&self) -> &str {
         &self.route
+    }
+
+    pub(super) fn began(&self) -> Began {
+        self.began
     }
 
     pub(super) fn write(self, key: CacheKey, stored: Arc<Stored>) -> Write {
@@ -136,7 +141,7 @@ impl Proxy {
             self.cache.memory.replace(key, &stored, None);
             return None;
         }
-        self.keep_dictionary(compression, key, route, &stored, began);
+        self.keep_dictionary(compression, key, &stored, Whence::L2 { route, began });
         Some(stored)
     }
 

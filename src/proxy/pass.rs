@@ -113,7 +113,7 @@ impl Proxy {
         let mut meter = exchange
             .counts_tokens()
             .then(|| Box::new(Meter::new(head.status, &head.fields)));
-        let recoder = self.recode(decided, &mut head, &mut relay.limits);
+        let recoder = self.recode(decided, None, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
         exchange.push_set_cookie(&mut head.fields);
         exchange.responds(head.status);

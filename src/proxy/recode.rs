@@ -15,8 +15,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::relay::{RelayError, Source};
+use crate::cache::Dictionary;
 use crate::io::Alarm;
 use crate::message::{BodyEvent, Fields};
+use crate::transform::compress::against::live_against;
 use crate::transform::compress::decode::{DecodeError, Decoder};
 use crate::transform::compress::encode::{Encoder, Recipe};
 use crate::transform::compress::workers::Workers;
@@ -26,6 +28,9 @@ use crate::upstream::Origin;
 
 /// Bodies that are recoded at the same time. Each takes up to 2 MiB; further ones are sent as they are.
 const MAX_UNDER_WAY: usize = 512;
+
+/// Of these so many with a dictionary: each takes up to 8 MiB.
+const MAX_WITH_DICTIONARY: usize = 32;
 
 /// Bytes that are recoded on the request's own thread between two flushes: about half a millisecond's work.
 const INLINE: usize = 16 * 1024;
@@ -55,9 +60,11 @@ impl RecodeError {
 }
 
 /// What is to be done with a body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum How {
     Encode(Recipe),
+    /// With a dictionary, at this level of zstd, a body of so many bytes if that is known.
+    Against(Arc<Dictionary>, u32, Option<u64>),
     /// The longest body in bytes that may come out.
     Decode(Coding, u64),
 }
@@ -73,26 +80,31 @@ pub struct Flushing {
 
 /// Counts the bodies under way.
 #[derive(Debug, Clone, Default)]
-pub struct Places(Arc<AtomicUsize>);
+pub struct Places {
+    all: Arc<AtomicUsize>,
+    with_dictionary: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
-struct Place(Places);
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let place = Self(count.clone());
+        (count.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
 
 impl Places {
-    fn take(&self) -> Option<Place> {
-        let place = Place(self.clone());
-        (self.0.fetch_add(1, Ordering::Relaxed) < MAX_UNDER_WAY).then_some(place)
-    }
-
     /// Bodies under way.
     pub fn taken(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.all.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,8 +114,10 @@ pub struct Recoder {
     transcoder: Transcoder,
     coding: &'static str,
     flushing: Flushing,
+    /// Bytes that are recoded on the request's own thread between two flushes.
+    inline: usize,
     workers: Arc<Workers>,
-    place: Place,
+    places: (Place, Option<Place>),
 }
 
 impl Recoder {
@@ -115,17 +129,31 @@ impl Recoder {
         workers: &Arc<Workers>,
         places: &Places,
     ) -> Option<Self> {
-        let place = places.take()?;
+        let place = Place::take(&places.all, MAX_UNDER_WAY)?;
+        let with_dictionary = match how {
+            How::Against(..) => Some(Place::take(&places.with_dictionary, MAX_WITH_DICTIONARY)?),
+            How::Encode(_) | How::Decode(..) => None,
+        };
+        let inline = match how {
+            // It has to be read first, which takes longer than any small piece.
+            How::Against(..) => 0,
+            How::Encode(_) | How::Decode(..) => INLINE,
+        };
         let transcoder = match how {
             How::Encode(recipe) => Transcoder::Encode(Encoder::new(recipe).ok()?),
+            How::Against(dictionary, level, length) => {
+                let encoder = live_against(&dictionary.body, &dictionary.digest, level, length);
+                Transcoder::Encode(encoder.ok()?)
+            }
             How::Decode(coding, limit) => Transcoder::Decode(Decoder::new(coding, limit).ok()?),
         };
         Some(Self {
             transcoder,
             coding,
             flushing,
+            inline,
             workers: workers.clone(),
-            place,
+            places: (place, with_dictionary),
         })
     }
 
@@ -140,19 +168,21 @@ impl Recoder {
             transcoder,
             coding: _,
             flushing,
+            inline,
             workers,
-            place,
+            places,
         } = self;
         Recoded {
             source,
             state: State::Ready(Box::new(transcoder)),
             flushing,
+            inline,
             workers,
             boundary: EventBoundary::default(),
             unflushed: 0,
             since: Instant::now(),
             alarm: Alarm::new(),
-            _place: place,
+            _places: places,
         }
     }
 }
@@ -162,6 +192,7 @@ pub struct Recoded<S> {
     source: S,
     state: State,
     flushing: Flushing,
+    inline: usize,
     workers: Arc<Workers>,
     boundary: EventBoundary,
     /// Bytes that the client may not be able to read yet.
@@ -169,7 +200,7 @@ pub struct Recoded<S> {
     /// When the first of them came; without them, when the last ones did, or were put in for the want of any.
     since: Instant,
     alarm: Alarm,
-    _place: Place,
+    _places: (Place, Option<Place>),
 }
 
 impl<S> std::fmt::Debug for Recoded<S> {
@@ -346,7 +377,7 @@ impl<S: Source> Source for Recoded<S> {
                         self.unflushed = 0;
                         self.since = Instant::now();
                     }
-                    if waiting > INLINE {
+                    if waiting > self.inline {
                         let (sender, done) = oneshot::channel();
                         self.workers
                             .soon(move || drop(sender.send(transcoder.step(&pieces, then))));

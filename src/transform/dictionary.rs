@@ -25,6 +25,8 @@ pub struct Offer {
     destinations: Vec<String>,
     /// What clients send back with it. Empty: nothing.
     id: String,
+    /// As the response has it.
+    said: Box<[u8]>,
 }
 
 impl Offer {
@@ -32,8 +34,12 @@ impl Offer {
     pub fn of(response: &Fields, uri: KeyUri<'_>) -> Option<Self> {
         let mut lines = response.get_all("use-as-dictionary").peekable();
         lines.peek()?;
-        let value = lines.collect::<Vec<_>>().join(&b", "[..]);
-        let members = Parser::parse_dictionary(&value).ok()?;
+        Self::read(lines.collect::<Vec<_>>().join(&b", "[..]), uri)
+    }
+
+    /// Reads what [`Offer::as_bytes`] gives.
+    pub fn read(said: Vec<u8>, uri: KeyUri<'_>) -> Option<Self> {
+        let members = Parser::parse_dictionary(&said).ok()?;
         let mut pattern = None;
         let (mut destinations, mut id) = (Vec::new(), String::new());
         for (name, member) in members {
@@ -58,7 +64,13 @@ impl Offer {
             pattern: pattern?,
             destinations,
             id,
+            said: said.into(),
         })
+    }
+
+    /// The value of `Use-As-Dictionary`.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.said
     }
 
     /// Whether it is to be used for the response to this request, whose target is in normal form. The origin has to be the same; that is for

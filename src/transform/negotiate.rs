@@ -68,11 +68,15 @@ impl DictionaryCoding {
         Self::ALL.into_iter().find(|with| with.base() == coding)
     }
 
-    /// The best of those that are `offered` in the form without a dictionary, if the client likes it no less than any of those. It has to
-    /// be named: nobody who says `*` means something that needs a dictionary.
+    /// The best of those that are `offered` in the form without a dictionary, if the client likes it no less than any of those, and than
+    /// no coding at all. It has to be named: nobody who says `*` means something that needs a dictionary.
     pub fn choose(request: &Fields, offered: &[Coding]) -> Option<Self> {
         let accepted = Accepted::of(request);
-        let plain = accepted.choose(offered).map_or(1, |coding| accepted.weight(coding));
+        let plain = match (accepted.choose(offered), accepted.identity) {
+            (Some(coding), _) => accepted.weight(coding),
+            (None, Identity::Weighs(weight)) => weight,
+            (None, Identity::Unsaid | Identity::Excluded) => 1,
+        };
         let mut best: Option<(Self, u16)> = None;
         for with in offered.iter().filter_map(|coding| Self::of(*coding)) {
             let weight = named_weight(request, with.as_str())?;
@@ -311,6 +315,9 @@ mod tests {
             (&["DCZ;q=0.5"], Some(Dcz)),
             (&["dcz;q=0.5, dcb"], Some(Dcb)),
             (&["dcz;q=0.5, br"], None),
+            (&["dcz;q=0.5, identity"], None),
+            (&["dcz;q=0.5, identity;q=0.5"], Some(Dcz)),
+            (&["dcz;q=0.5, identity;q=0"], Some(Dcz)),
             (&["dcz;q=0, dcb;q=0"], None),
             (&["dcz, dcz;q=0"], None),
             (&["*"], None),

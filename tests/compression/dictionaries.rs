@@ -1,5 +1,8 @@
 //! Newer versions of assets for clients that have an older one (RFC 9842).
 
+mod first;
+mod shared;
+
 use std::io::Read;
 
 use base64::Engine;
@@ -16,7 +19,6 @@ use super::read;
 use crate::support::client::Response;
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
-use crate::support::redis::Redis;
 use crate::support::within;
 
 const WITH: &str = "defaults: { compression: { dictionaries: true } }\n";
@@ -90,6 +92,15 @@ fn read_with(response: &Response, dictionary: &str) -> String {
         _ => out = read(response).to_vec(),
     }
     String::from_utf8(out).unwrap()
+}
+
+/// Has version 1 stored, and waits until it is a dictionary.
+async fn with_first(proxy: &Inside) {
+    proxy.get("/app.1.js").await;
+    within("a dictionary", async {
+        while proxy.metric("forebay_dictionary_bytes", &[]).await == 0.0 {}
+    })
+    .await;
 }
 
 /// Has both versions stored, and waits until the first is a dictionary.
@@ -300,33 +311,4 @@ async fn what_is_no_smaller_is_not_sent() {
         }
     })
     .await;
-}
-
-#[tokio::test]
-async fn differences_go_to_redis_too() {
-    let redis = Redis::start().await;
-    let origin = versions().await;
-    let yaml = format!(
-        "{WITH}cache: {{ redis: {{ url: \"{}\", deadline: 5s }} }}\n",
-        redis.url()
-    );
-    let first = Inside::before(&origin, &yaml).await;
-    first.follows(true).await;
-    with_both(&first).await;
-    within("the form in Redis", async {
-        while redis.command(&["KEYS", "forebay:f:*"]).await.is_empty() {}
-    })
-    .await;
-    // What another instance has stored is a dictionary here, as soon as it is read.
-    let second = Inside::before(&origin, &yaml).await;
-    second.follows(true).await;
-    second.get("/app.1.js").await;
-    with_both_but_first(&second).await;
-    assert_eq!(
-        second
-            .metric("forebay_compressions_total", &[("result", "dictionary")])
-            .await,
-        0.0
-    );
-    assert_eq!(origin.request_count(), 2);
 }

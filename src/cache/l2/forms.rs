@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redis::Value as Answer;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -26,7 +26,7 @@ use crate::redis::RedisError;
 use crate::rfc9111::date::Timestamp;
 use crate::transform::dictionary::Digest;
 
-/// Forms that are written at the same time. More come only after a flood of new responses; they are not written then, and some other instance,
+/// Forms and dictionaries that are written at the same time. More come only after a flood of new responses; they are not written then, and some other instance,
 /// or this one after its next start, makes them again.
 const AT_ONCE: usize = 32;
 
@@ -43,6 +43,15 @@ impl FormWrites {
             places: Arc::new(Semaphore::new(AT_ONCE)),
             runtime: Handle::current(),
         }
+    }
+
+    /// `None`: too many are under way.
+    pub(super) fn begin(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    pub(super) fn spawn(&self, write: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(write);
     }
 }
 
@@ -66,13 +75,13 @@ impl L2 {
         if config.write == WritePolicy::Around || length > config.max_body || !self.is_available() {
             return;
         }
-        let Ok(place) = self.shared.form_writes.places.clone().try_acquire_owned() else {
+        let Some(place) = self.shared.form_writes.begin() else {
             self.shared.redis.metrics().drop_writes(1);
             return;
         };
         let shared = self.shared.clone();
         shared.queue.begin();
-        self.shared.form_writes.runtime.spawn(async move {
+        self.shared.form_writes.spawn(async move {
             let _place = place;
             // What goes wrong is counted where it goes wrong; there is nobody to tell.
             let _ = shared.store_form(&write, &coding, &body, Instant::now() + WRITE).await;

@@ -1,4 +1,5 @@
-//! Bodies are compressed with another one in hand: the version before, which the client still has (RFC 9842).
+//! Bodies are compressed with another one in hand: the version before, which the client still has (RFC 9842). What is stored is compressed
+//! as a whole, what passes piece by piece.
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
+use super::encode::{Encoder, window_of};
 use crate::transform::dictionary::Digest;
 use crate::transform::negotiate::DictionaryCoding;
 
@@ -37,6 +39,18 @@ const LOWEST_BR: u32 = 2;
 /// With a larger dictionary the tables of the lower levels hold too little of it; zstd then notes long matches apart.
 const LONG: usize = 1024 * 1024;
 
+/// Bytes of the largest dictionary with which a body is compressed while it passes: each stream has a copy of it.
+pub const LARGEST_LIVE: usize = 2 * 1024 * 1024;
+
+/// How far zstd looks back in such a body, as a power of two: 1 MiB. As long as less has passed, all of the dictionary is in reach.
+const LIVE_WINDOW: u32 = 20;
+
+/// The highest level for them: with more the tables take a lot of memory, and reading the dictionary a lot of time.
+const HIGHEST_LIVE: u32 = 6;
+
+/// What the dictionaries begin with that zstd has made. One that a client has is none of these, whatever it looks like (RFC 8878 §5).
+const MADE_BY_ZSTD: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
+
 /// Room from which Brotli reads, and into which it writes.
 const BR_BUFFER: usize = 64 * 1024;
 
@@ -55,6 +69,24 @@ pub fn encode_against(
         DictionaryCoding::Dcz => dcz(body, dictionary, digest, level),
         DictionaryCoding::Dcb => dcb(body, dictionary, digest, level),
     }
+}
+
+/// Whether a body can be compressed with this dictionary while it passes. Only zstd does so.
+pub fn is_for_live(dictionary: &[u8]) -> bool {
+    dictionary.len() <= LARGEST_LIVE && !dictionary.starts_with(&MADE_BY_ZSTD)
+}
+
+/// Compresses a body while it passes, as dcz, with a dictionary that [`is_for_live`]. `length`: bytes that will come, if that is known. The
+/// first write takes as long as it takes to read the dictionary: a millisecond or two for a megabyte.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn live_against(dictionary: &[u8], digest: &Digest, level: u32, length: Option<u64>) -> io::Result<Encoder> {
+    let head = [&DCZ[..], digest].concat();
+    let level = i32::try_from(level.min(HIGHEST_LIVE)).unwrap_or(i32::MAX);
+    let mut encoder = zstd::stream::write::Encoder::with_dictionary(head, level, dictionary)?;
+    encoder.set_parameter(CParameter::WindowLog(LIVE_WINDOW.min(window_of(length))))?;
+    Ok(Encoder::of_zstd(encoder))
 }
 
 fn dcz(body: &[u8], dictionary: &[u8], digest: &Digest, level: u32) -> io::Result<Bytes> {
@@ -198,8 +230,7 @@ mod tests {
 
     #[test]
     fn a_dictionary_is_raw_whatever_it_begins_with() {
-        // What zstd's own dictionaries begin with.
-        let old = [&[0x37, 0xa4, 0x30, 0xec][..], text(300, 1).as_bytes()].concat();
+        let old = [&MADE_BY_ZSTD[..], text(300, 1).as_bytes()].concat();
         let new = text(300, 1);
         for coding in DictionaryCoding::ALL {
             let form = encode_against(new.as_bytes(), &old, &digest(&old), coding, 5).unwrap();
@@ -225,6 +256,32 @@ mod tests {
         let large = vec![7; DCB_REACH];
         let refused = encode_against(b"x", &large, &[0; 32], DictionaryCoding::Dcb, 2);
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn what_passes_is_small_too_and_readable_with_every_flush() {
+        let old = text(2_000, 7);
+        let new = old.replace("f17()", "g17()").replace("f1900()", "h()") + "end();\n";
+        let sum = digest(old.as_bytes());
+        for (length, level) in [(None, 1), (Some(new.len() as u64), 3), (Some(new.len() as u64), 9)] {
+            let mut encoder = live_against(old.as_bytes(), &sum, level, length).unwrap();
+            let mut form = Vec::new();
+            for piece in new.as_bytes().chunks(10_000) {
+                encoder.write(piece).unwrap();
+                encoder.flush().unwrap();
+                form.extend_from_slice(&encoder.take());
+            }
+            form.extend_from_slice(&encoder.finish().unwrap());
+            assert_eq!(decoded(&form, old.as_bytes(), DictionaryCoding::Dcz), new.as_bytes());
+            assert!(form.len() < new.len() / 20, "{length:?} {level}: {}", form.len());
+        }
+    }
+
+    #[test]
+    fn some_dictionaries_are_not_for_what_passes() {
+        assert!(is_for_live(&[0; LARGEST_LIVE]));
+        assert!(!is_for_live(&[0; LARGEST_LIVE + 1]));
+        assert!(!is_for_live(&[&MADE_BY_ZSTD[..], b"and more"].concat()));
     }
 
     proptest! {

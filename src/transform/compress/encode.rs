@@ -105,6 +105,11 @@ impl Encoder {
         })
     }
 
+    /// One that is given what a stream begins with, and has been told everything else.
+    pub(super) fn of_zstd(encoder: zstd::stream::write::Encoder<'static, Vec<u8>>) -> Self {
+        Self::Zstd(encoder)
+    }
+
     /// # Errors
     /// When the compressor fails, for want of memory.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
@@ -167,7 +172,7 @@ pub fn encode(body: &[u8], coding: Coding, level: u32) -> io::Result<Bytes> {
 }
 
 /// The power of two that holds a body.
-fn window_of(length: Option<u64>) -> u32 {
+pub(super) fn window_of(length: Option<u64>) -> u32 {
     match length {
         Some(length) => (u64::BITS - length.leading_zeros()).max(SMALLEST_WINDOW),
         None => u32::MAX,
