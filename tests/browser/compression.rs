@@ -118,23 +118,72 @@ async fn chromium_reads_the_difference_from_what_it_has() {
     }
 }
 
-#[tokio::test]
-async fn chromium_reads_it_over_http2() {
-    let Some(mut browser) = Browser::start().await else {
-        return;
-    };
-    let origin = versions().await;
+/// A certificate for localhost, and a browser that trusts it.
+async fn trusting() -> Option<(Certificate, Browser)> {
+    let certificate = Certificate::for_names(&["localhost"]);
+    let browser = Browser::trusting(&certificate).await?;
+    Some((certificate, browser))
+}
+
+/// HTTPS on localhost, with this said of compression.
+async fn over_https(origin: &Origin, certificate: &Certificate, compression: &str, http2: bool) -> (Inside, String) {
     let directory = tempfile::tempdir().unwrap();
-    let (cert, key) = Certificate::for_names(&["localhost"]).write(directory.path(), "localhost");
+    let (cert, key) = certificate.write(directory.path(), "localhost");
     let yaml = format!(
-        "listeners: [{{ address: 127.0.0.1:0, tls: {{ certificates: [{{ cert: {}, key: {} }}] }} }}]\n\
-         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\ndefaults: {{ {RELOADED}, compression: on }}\n",
+        "listeners: [{{ address: 127.0.0.1:0, http2: {http2}, tls: {{ certificates: [{{ cert: {}, key: {} }}] }} }}]\n\
+         upstreams: {{ app: {{ servers: [\"{}\"] }} }}\ndefaults: {{ {RELOADED}, compression: {compression} }}\n",
         cert.display(),
         key.display(),
         origin.server()
     );
     let proxy = Inside::start(&yaml, Clock::new()).await;
     let own = format!("https://localhost:{}", proxy.address().port());
+    (proxy, own)
+}
+
+#[tokio::test]
+async fn chromium_reads_the_difference_over_https() {
+    let Some((certificate, mut browser)) = trusting().await else {
+        return;
+    };
+    for (version, http2) in [("HTTP/2.0", true), ("HTTP/1.1", false)] {
+        for (codings, coding) in [("[zstd, gzip]", "dcz"), ("[br, gzip]", "dcb")] {
+            let origin = versions().await;
+            let compression = format!("{{ codings: {codings}, dictionaries: true }}");
+            let (proxy, own) = over_https(&origin, &certificate, &compression, http2).await;
+            let entry = until_it_comes_as(&mut browser, &proxy, &own, coding).await;
+            assert_eq!(entry["version"], version);
+            assert_eq!(browser.errors().await, [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn chromium_reads_the_difference_while_it_is_fetched() {
+    let Some((certificate, mut browser)) = trusting().await else {
+        return;
+    };
+    let origin = versions().await;
+    let (proxy, own) = over_https(&origin, &certificate, "{ dictionaries: true }", true).await;
+    let known = until_it_comes_as(&mut browser, &proxy, &own, "dcz").await;
+    // Another target, which the browser asks for with what it has.
+    assert!(fetched(&mut browser, "/app.2.js?new").await == version(2));
+    let entry = proxy.log_entry(|entry| entry["target"] == "/app.2.js?new").await;
+    assert_eq!(
+        (&entry["cache"], &entry["coding"]),
+        (&json!("uri-miss"), &json!("dcz")),
+        "{known}"
+    );
+    assert!(entry["response_bytes"].as_u64().unwrap() < 500, "{entry}");
+}
+
+#[tokio::test]
+async fn chromium_reads_it_over_http2() {
+    let Some((certificate, mut browser)) = trusting().await else {
+        return;
+    };
+    let origin = versions().await;
+    let (proxy, own) = over_https(&origin, &certificate, "on", true).await;
     browser.open(&format!("{own}/")).await;
     for result in ["uri-miss", "hit_l1"] {
         let again = "fetch('/app.1.js', { cache: 'reload' }).then((response) => response.text())";

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::certificate::Certificate;
 use super::within_time;
 
 /// For anything that a browser does: it is slow to start on a busy machine.
@@ -38,6 +39,15 @@ pub struct Browser {
 impl Browser {
     /// `None`: there is no Chromium here, which the test's output says; where `FOREBAY_BROWSER` is `required` that fails the test.
     pub async fn start() -> Option<Self> {
+        Self::start_with(None).await
+    }
+
+    /// One that trusts a certificate, too.
+    pub async fn trusting(certificate: &Certificate) -> Option<Self> {
+        Self::start_with(Some(certificate)).await
+    }
+
+    async fn start_with(trusted: Option<&Certificate>) -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
@@ -50,13 +60,16 @@ impl Browser {
                 "--disable-component-update",
                 "--disable-sync",
                 "--disable-extensions",
-                // The tests' certificates are their own.
-                "--ignore-certificate-errors",
+                // The tests' certificates are their own. With such a one it would take no dictionary: a proxy on the client's machine might not
+                // know dcb and dcz.
+                "--disable-features=CompressionDictionaryTransportRequireKnownRootCert",
                 "--no-first-run",
                 "--no-default-browser-check",
                 "--remote-debugging-port=0",
             ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
+            // Unlike one that all errors are ignored of, such a certificate has none, as dictionaries ask for.
+            .args(trusted.map(|trusted| format!("--ignore-certificate-errors-spki-list={}", trusted.pin())))
             .arg("about:blank")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use forebay::cache::recoded::digest;
+use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 
@@ -12,6 +16,7 @@ pub struct Certificate {
     key_pem: String,
     der: CertificateDer<'static>,
     key_der: Vec<u8>,
+    spki: Vec<u8>,
 }
 
 impl Certificate {
@@ -23,7 +28,13 @@ impl Certificate {
             key_pem: made.signing_key.serialize_pem(),
             der: made.cert.der().clone(),
             key_der: made.signing_key.serialize_der(),
+            spki: made.signing_key.subject_public_key_info(),
         }
+    }
+
+    /// SHA-256 of its public key (SubjectPublicKeyInfo), in base64: by that browsers can be told to trust it.
+    pub fn pin(&self) -> String {
+        STANDARD.encode(digest(&self.spki))
     }
 
     pub fn der(&self) -> &CertificateDer<'static> {
