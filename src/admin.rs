@@ -22,10 +22,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -47,6 +47,9 @@ const BOUNDS: Bounds = Bounds {
 
 /// Ten thousand URLs of usual length. (Bytes.)
 const BODY_SIZE: usize = 4 * 1024 * 1024;
+
+/// Bytes of one that is too large which are read before that is said.
+const BODY_READ: usize = 4 * BODY_SIZE;
 
 /// From a request's head to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,18 +107,37 @@ impl Admin {
             false => Bytes::new(),
             true => {
                 access::json(request.headers())?;
-                let body = Limited::new(request.into_body(), BODY_SIZE).collect();
-                match tokio::time::timeout(BODY_TIMEOUT, body).await {
-                    Ok(Ok(body)) => body.to_bytes(),
-                    Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                        return Err(Refusal::BodyTooLarge);
-                    }
-                    Ok(Err(_)) => return Err(Refusal::Body("the body broke off".to_owned())),
-                    Err(_) => return Err(Refusal::BodyTimeout),
-                }
+                let body = tokio::time::timeout(BODY_TIMEOUT, body(request)).await;
+                body.map_err(|_| Refusal::BodyTimeout)??
             }
         };
         self.endpoint(endpoint, &parameters, &query, &body).await
+    }
+}
+
+/// The whole body. Who sends too much without having asked is read on for a while: only then does it come to read what it is told.
+async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let asks_first = request.headers().contains_key(http::header::EXPECT);
+    let mut body = request.into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > BODY_SIZE && (asks_first || announced > BODY_READ) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let mut whole = BytesMut::new();
+    let mut read = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::Body("The body broke off.".to_owned()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        read = read.saturating_add(data.len());
+        match read {
+            0..=BODY_SIZE => whole.extend_from_slice(&data),
+            ..=BODY_READ => whole = BytesMut::new(),
+            _ => return Err(Refusal::BodyTooLarge),
+        }
+    }
+    match read {
+        0..=BODY_SIZE => Ok(whole.freeze()),
+        _ => Err(Refusal::BodyTooLarge),
     }
 }
 

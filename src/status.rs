@@ -378,7 +378,26 @@ mod tests {
         for _ in 0..BOUNDS.connections {
             silent.push(TcpStream::connect(listening.address).await.unwrap());
         }
-        // All places are taken, so this is answered only once the others were closed.
+        // All places are taken, so this is answered only once one of the others was closed: the first.
         assert_eq!(listening.status_and_body("GET /healthz").await.0, 200);
+        let mut silent = silent.into_iter();
+        assert_eq!(silent.next().unwrap().read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_asked_may_be_silent_for_longer_than_who_has_not() {
+        let listening = listening().await;
+        let mut asked = TcpStream::connect(listening.address).await.unwrap();
+        asked
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: forebay\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(asked.read(&mut [0; 1024]).await.unwrap() > 0);
+        let mut silent = TcpStream::connect(listening.address).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        assert_eq!(asked.read(&mut [0]).await.unwrap(), 0);
+        assert!(begun.elapsed() > Duration::from_secs(25), "{:?}", begun.elapsed());
     }
 }

@@ -20,6 +20,7 @@ import clients
 import growth
 import instructions
 import kinds
+import refusals
 import shares
 import streams
 import threads
@@ -38,6 +39,7 @@ PARTS = {
     "app": clients.compare_app,
     "threads": threads.compare,
     "instructions": instructions.compare,
+    "refusals": refusals.compare,
     "shares": shares.compare,
 }
 

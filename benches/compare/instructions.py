@@ -15,7 +15,13 @@ from proxies import Setup, start_origin
 
 WARM_UP = 2_000
 COUNTED = 4_000
-PATHS = {"hit 1 KiB": "/hit/1k", "hit 64 KiB": "/hit/64k", "304": "/hit/1k", "pass 1 KiB": "/pass/1k"}
+PATHS = {
+    "hit 1 KiB": "/hit/1k",
+    "hit 64 KiB": "/hit/64k",
+    "304": "/hit/1k",
+    "refusal": "/refused/1k",
+    "pass 1 KiB": "/pass/1k",
+}
 # Under valgrind everything takes fifty times as long.
 START_SECONDS = 120
 
@@ -125,7 +131,7 @@ class Connection:
         while b"\r\n\r\n" not in received:
             received += self.more()
         head, _, body = received.partition(b"\r\n\r\n")
-        if not head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 304 ")):
+        if not head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 304 ", b"HTTP/1.1 429 ")):
             raise Failure(f"not the answer that was expected: {head.decode(errors='replace')}")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         left = int(length[1]) - len(body) if length and b" 304 " not in head[:13] else 0

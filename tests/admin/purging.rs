@@ -138,6 +138,8 @@ async fn lists_are_bounded_and_bad_ones_do_nothing() {
         json!({ "urls": ["http://test/a", "ftp://test/a"] }),
         json!({ "tags": [""] }),
         json!({ "tags": ["a\nb"] }),
+        json!({ "tags": ["x".repeat(8193)] }),
+        json!({ "globs": [format!("/{}", "*".repeat(8192))] }),
         json!({ "prefixes": ["a"] }),
         json!({ "globs": vec!["/a"; 101] }),
         json!({ "routes": ["nobody"], "everything": true }),
