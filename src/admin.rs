@@ -129,15 +129,17 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
         let frame = frame.map_err(|_| Refusal::Body("The body broke off.".to_owned()))?;
         let Ok(data) = frame.into_data() else { continue };
         read = read.saturating_add(data.len());
-        match read {
-            0..=BODY_SIZE => whole.extend_from_slice(&data),
-            ..=BODY_READ => whole = BytesMut::new(),
-            _ => return Err(Refusal::BodyTooLarge),
+        if read <= BODY_SIZE {
+            whole.extend_from_slice(&data);
+        } else if read <= BODY_READ {
+            whole = BytesMut::new();
+        } else {
+            return Err(Refusal::BodyTooLarge);
         }
     }
-    match read {
-        0..=BODY_SIZE => Ok(whole.freeze()),
-        _ => Err(Refusal::BodyTooLarge),
+    match read <= BODY_SIZE {
+        true => Ok(whole.freeze()),
+        false => Err(Refusal::BodyTooLarge),
     }
 }
 

@@ -133,12 +133,18 @@ async fn the_terminal_is_given_back_however_it_ends() {
         assert!(terminal.ended().await.success(), "{end:?}");
         terminal.shows(&RESTORED).await;
     }
-    let mut terminal = Terminal::top(inside.admin_address());
-    terminal.shows(&["forebay", "ready"]).await;
-    kill(Pid::from_raw(terminal.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-    let status = terminal.ended().await;
-    assert_eq!((status.code(), status.signal()), (Some(128 + 15), None));
-    terminal.shows(&RESTORED).await;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut terminal = Terminal::top(inside.admin_address());
+        terminal.shows(&["forebay", "ready"]).await;
+        kill(Pid::from_raw(terminal.child.id().try_into().unwrap()), signal).unwrap();
+        let status = terminal.ended().await;
+        assert_eq!(
+            (status.code(), status.signal()),
+            (Some(128 + signal as i32), None),
+            "{signal}"
+        );
+        terminal.shows(&RESTORED).await;
+    }
 }
 
 /// What stands between the command and the listener, as long as this task runs.

@@ -21,8 +21,8 @@ async fn opened(browser: &mut Browser) -> (Inside, Origin) {
         })
         .start()
         .await;
-    let routes =
-        "routes: [{ name: api, match: { path_prefix: /api }, upstream: default }, { name: site, upstream: default }]\n";
+    let routes = "routes: [{ name: api, match: { path_prefix: /api }, upstream: default }, \
+                  { name: few, match: { path_prefix: /few }, rate_limit: { requests: 1, per: 1d } }, { name: site, upstream: default }]\n";
     let proxy = Inside::before(&origin, &format!("{ADMIN}{routes}")).await;
     for number in 0..30 {
         proxy.get(&format!("/api/items/{}", number % 7)).await;
@@ -78,6 +78,19 @@ async fn figures_are_live() {
     // Without anybody touching the page.
     proxy.get("/bad").await;
     browser.becomes(&figure("requests", "31")).await;
+    assert_eq!(
+        browser.eval(&text_of("refused")).await,
+        "clientlimitrequestsLimits have refused nobody."
+    );
+    for expected in [200, 429, 429] {
+        assert_eq!(proxy.get("/few").await.status, expected);
+    }
+    browser
+        .becomes(&format!(
+            "{} === 'clientlimitrequests127.0.0.1few2'",
+            text_of("refused")
+        ))
+        .await;
     browser
         .becomes("document.getElementById('top').textContent.includes('/api/items/6')")
         .await;

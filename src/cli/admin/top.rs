@@ -65,17 +65,8 @@ pub fn run(options: &TopOptions, connection: &Connection) -> ExitCode {
     }
     let mut state = State::new(connection.admin.clone());
     state.take(first);
-    // From here on a panic restores the terminal before it says what it has to.
-    let ended = match ratatui::try_init() {
-        Ok(mut terminal) => {
-            let interval = Duration::from_secs(u64::from(options.interval));
-            let ended = follow(&mut terminal, &mut state, client, interval);
-            ratatui::restore();
-            ended
-        }
-        Err(error) => Err(error),
-    };
-    match ended {
+    let interval = Duration::from_secs(u64::from(options.interval));
+    match on_screen(|terminal| follow(terminal, &mut state, client, interval)) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(signal)) => ExitCode::from(KILLED.saturating_add(u8::try_from(signal).unwrap_or(0))),
         Err(error) => {
@@ -83,6 +74,14 @@ pub fn run(options: &TopOptions, connection: &Connection) -> ExitCode {
             ExitCode::from(UNAVAILABLE)
         }
     }
+}
+
+/// Gives `work` the whole screen; afterwards it is what it was before. A panic, too, gives it back before it says what it has to.
+fn on_screen<T>(work: impl FnOnce(&mut DefaultTerminal) -> io::Result<T>) -> io::Result<T> {
+    let mut terminal = ratatui::try_init()?;
+    let done = work(&mut terminal);
+    ratatui::restore();
+    done
 }
 
 /// Answers the number of the signal that ended it, if one did.
@@ -94,7 +93,7 @@ fn follow(
 ) -> io::Result<Option<i32>> {
     let (sender, messages) = mpsc::channel();
     hear_signals(sender.clone())?;
-    thread::Builder::new()
+    let looking = thread::Builder::new()
         .name("look".to_owned())
         .spawn(move || keep_looking(&client, interval, &sender))?;
     let mut is_due = true;
@@ -115,6 +114,8 @@ fn follow(
                 is_due = true;
             }
             Ok(Message::Signal(signal)) => return Ok(Some(signal)),
+            // It looks for as long as it is listened to: it has panicked, and the screen is given back already.
+            Err(_) if looking.is_finished() => return Err(io::Error::other("nothing is looked at any more")),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         while event::poll(Duration::ZERO)? {
@@ -184,4 +185,64 @@ fn once(snapshot: &Snapshot) -> String {
         text.push_str(&table(&["requests", "url"], &rows));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::process::Command;
+
+    use nix::pty::{Winsize, openpty};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "panics: it is run by the next one, in a terminal of its own"]
+    fn something_panics_on_the_screen() {
+        let _ = on_screen(|terminal| -> io::Result<()> {
+            terminal.draw(|frame| frame.render_widget("figures", frame.area()))?;
+            panic!("out of the blue");
+        });
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).unwrap();
+        let end = || pty.slave.try_clone().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("cli::admin::top::tests::something_panics_on_the_screen")
+            .env("TERM", "xterm")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let mut screen = std::fs::File::from(pty.master);
+        let reader = thread::spawn(move || {
+            let (mut written, mut piece) = (Vec::new(), [0; 4096]);
+            // Ends with an error when the last who could write is gone.
+            while let Ok(length @ 1..) = screen.read(&mut piece) {
+                written.extend_from_slice(&piece[..length]);
+            }
+            String::from_utf8_lossy(&written).into_owned()
+        });
+        assert!(!child.wait().unwrap().success());
+        drop(pty.slave);
+        let written = reader.join().unwrap();
+        let at = |text: &str| {
+            written
+                .find(text)
+                .unwrap_or_else(|| panic!("no {text:?} in {written:?}"))
+        };
+        let (entered, shown) = (at("\u{1b}[?1049h"), at("figures"));
+        let (left, told) = (at("\u{1b}[?1049l"), at("out of the blue"));
+        assert!(entered < shown && shown < left && left < told, "{written:?}");
+    }
 }

@@ -239,6 +239,12 @@ fn routes(state: &State) -> List {
 fn upstreams(state: &State) -> List {
     let mut rows = Vec::new();
     for upstream in list(&state.stats()["upstreams"]) {
+        let circuit = match upstream["circuit"].as_str() {
+            Some("closed") => Span::from("closed").green(),
+            Some("half-open") => Span::from("half-open").yellow(),
+            Some(_) => Span::from("OPEN").red().bold(),
+            None => Span::from("-"),
+        };
         for server in list(&upstream["servers"]) {
             let word = server_state(server);
             rows.push(vec![
@@ -248,6 +254,7 @@ fn upstreams(state: &State) -> List {
                     (_, true) => Span::from(word).green(),
                     (_, false) => Span::from(word).red().bold(),
                 },
+                circuit.clone(),
                 number(&server["open"]).into(),
                 number(&server["attempts"]).into(),
                 number(&server["failures"]).into(),
@@ -257,8 +264,16 @@ fn upstreams(state: &State) -> List {
     }
     List {
         title: "upstreams".to_owned(),
-        headings: vec!["upstream  server", "state", "open", "attempts", "failures", "p95"],
-        widths: columns(&[10, 6, 10, 9, 9]),
+        headings: vec![
+            "upstream  server",
+            "state",
+            "circuit",
+            "open",
+            "attempts",
+            "failures",
+            "p95",
+        ],
+        widths: columns(&[9, 9, 5, 9, 8, 8]),
         rows,
         empty: "no servers",
     }

@@ -38,11 +38,13 @@ fn stats(requests: u64) -> Value {
         ],
         "memory": { "resident_bytes": 104_857_600, "cache_bytes": 52_428_800, "cache_limit_bytes": 268_435_456, "stored_responses": 4321 },
         "redis": { "up": false },
-        "upstreams": [{ "name": "app", "p95_seconds": 0.03, "servers": [
-            server("127.0.0.1:3001", true, "healthy", false),
-            server("127.0.0.1:3002", false, "unhealthy", false),
-            server("127.0.0.1:3003", false, "healthy", true),
-        ] }],
+        "upstreams": [
+            { "name": "app", "circuit": "half-open", "p95_seconds": 0.03, "servers": [
+                server("127.0.0.1:3001", true, "healthy", false),
+                server("127.0.0.1:3002", false, "unhealthy", false),
+                server("127.0.0.1:3003", false, "healthy", true),
+            ] },
+        ],
         "limits": [{ "limit": "default", "most_refused": [{ "key": "192.0.2.7", "requests": 41, "at_least": 41 }] }],
     })
 }
@@ -157,6 +159,23 @@ fn keys_turn_pages_scroll_pause_and_quit() {
         line.split_whitespace().nth(2).unwrap().to_owned()
     });
     assert_eq!(states, ["healthy", "unhealthy", "drained"]);
+    let whole = &lines[position(&lines, "3001")];
+    assert_eq!(
+        whole.split_whitespace().collect::<Vec<_>>().join(" "),
+        "app 127.0.0.1:3001 healthy half-open 3 1000 7 30.0 ms"
+    );
+    for (circuit, shown) in [(json!("open"), "OPEN"), (json!("closed"), "closed"), (Value::Null, "-")] {
+        let mut other = stats(1);
+        other["upstreams"][0]["circuit"] = circuit;
+        state.take(Snapshot {
+            at: Instant::now(),
+            stats: other,
+            hottest: json!({}),
+        });
+        let lines = picture(&state, 80, 24);
+        let line = &lines[position(&lines, "3001")];
+        assert_eq!(line.split_whitespace().nth(3), Some(shown), "{line}");
+    }
     press(&mut state, KeyCode::Down);
     let lines = picture(&state, 80, 24);
     position(&lines, "from 2 of 3");
