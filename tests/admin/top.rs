@@ -115,7 +115,7 @@ async fn it_shows_figures_and_ends_by_a_key() {
     terminal.press("s");
     terminal.shows(&["slow"]).await;
     terminal.press("\t\t");
-    terminal.shows(&["attempts"]).await;
+    terminal.shows(&["failures"]).await;
     terminal.press("p");
     terminal.shows(&["PAUSED"]).await;
     terminal.press("q");
