@@ -3,9 +3,18 @@
 //! Freshness is computed from wall-clock time (RFC 9111 §4.2), so it is asked for here and handed on as an argument: tests
 //! move this clock instead of sleeping. Deadlines use tokio's monotonic clock.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
+
+/// How long the wall clock is followed with the monotonic one: nobody notices that the system's time was set so much later.
+const FOLLOWED: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// What both clocks said when the wall clock was last read by this thread.
+    static LAST: Cell<Option<(tokio::time::Instant, SystemTime)>> = const { Cell::new(None) };
+}
 
 /// Tells the wall-clock time; clones share one offset.
 #[derive(Debug, Clone, Default)]
@@ -21,14 +30,21 @@ pub struct Moment {
     pub instant: tokio::time::Instant,
 }
 
+#[allow(clippy::disallowed_methods)] // The one place that may.
+fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
 impl Clock {
     pub fn new() -> Self {
         Self::default()
     }
 
-    #[allow(clippy::disallowed_methods)] // The one place that may.
     pub fn now(&self) -> SystemTime {
-        let now = SystemTime::now();
+        self.ahead(system_time())
+    }
+
+    fn ahead(&self, now: SystemTime) -> SystemTime {
         match self.offset.load(Ordering::Relaxed) {
             0 => now,
             offset if offset > 0 => now + Duration::from_millis(offset.unsigned_abs()),
@@ -36,11 +52,19 @@ impl Clock {
         }
     }
 
+    /// Now, by both clocks. Under load the wall clock is not read for each request but followed with the other one in between.
     pub fn moment(&self) -> Moment {
-        Moment {
-            time: self.now(),
-            instant: tokio::time::Instant::now(),
-        }
+        let instant = tokio::time::Instant::now();
+        let (then, time) = LAST.get().unwrap_or((instant, SystemTime::UNIX_EPOCH));
+        let time = match instant.checked_duration_since(then) {
+            Some(since) if !since.is_zero() && since < FOLLOWED => self.ahead(time + since),
+            _ => {
+                let time = system_time();
+                LAST.set(Some((instant, time)));
+                self.ahead(time)
+            }
+        };
+        Moment { time, instant }
     }
 
     /// Nanoseconds since the process first asked: never goes back, whatever is done to the system's time.
@@ -66,6 +90,18 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_follow_the_wall_clock() {
+        let clock = Clock::new();
+        for _ in 0..100 {
+            let before = clock.now();
+            let moment = clock.moment();
+            assert!(moment.time + FOLLOWED >= before && moment.time <= clock.now() + FOLLOWED);
+        }
+        clock.advance(Duration::from_secs(3600));
+        assert!(clock.moment().time + FOLLOWED >= clock.now());
+    }
 
     #[test]
     fn an_advanced_clock_is_ahead_for_its_clones_too() {

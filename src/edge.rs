@@ -37,6 +37,7 @@ use self::http1::{After, Came, HeadTimes, Http1Client, Next, PriorKnowledge};
 use self::http2::Http2Client;
 use self::proxy_protocol::Header;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
+use crate::clock::Moment;
 use crate::config;
 use crate::exchange::Arrival;
 use crate::http1::Limits;
@@ -189,10 +190,6 @@ impl FrontDoor {
         } = connection;
         let mut alarm = Alarm::new();
         let mut client = Client::Http1(Box::new(Http1Client::new(io, fd, shutdown.clone())));
-        let times = HeadTimes {
-            idle: KEEP_ALIVE_IDLE,
-            head: HEAD_TIME,
-        };
         let mut knowledge = prior_knowledge;
         // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
         let mut stopping = pin!(shut_down(shutdown.clone()));
@@ -201,6 +198,12 @@ impl FrontDoor {
         let mut moment = None;
         loop {
             let Client::Http1(http1) = &mut client else { return };
+            let times = HeadTimes {
+                idle: KEEP_ALIVE_IDLE,
+                head: HEAD_TIME,
+                // Set where the last one was answered at once.
+                since: moment.map(|moment: Moment| moment.instant),
+            };
             let next = tokio::select! {
                 biased;
                 next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => Some(next),

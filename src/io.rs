@@ -194,6 +194,16 @@ impl Outbox {
         self.sealed.push_back(data);
     }
 
+    /// Queues what others share: only a reference to it if it is large.
+    pub fn push_shared(&mut self, data: &Bytes) {
+        if data.len() <= COALESCE && self.tail.len() <= COALESCE {
+            self.backlog += data.len();
+            self.tail.extend_from_slice(data);
+            return;
+        }
+        self.push(data.clone());
+    }
+
     /// Writes until nothing is queued, and flushes.
     pub fn poll_flush(
         &mut self,

@@ -5,6 +5,7 @@ mod lines;
 
 use bytes::Bytes;
 use http::Method;
+use memchr::{memchr, memrchr2};
 
 #[cfg(test)]
 pub(crate) use self::fields::fields;
@@ -76,14 +77,14 @@ pub struct RequestHead {
 impl RequestHead {
     /// The path as received, without the query.
     pub fn path(&self) -> &str {
-        self.target
-            .split_once('?')
-            .map_or(self.target.as_str(), |(path, _)| path)
+        let end = memchr(b'?', self.target.as_bytes());
+        end.and_then(|at| self.target.get(..at)).unwrap_or(&self.target)
     }
 
     /// What stands behind the first `?`.
     pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        let end = memchr(b'?', self.target.as_bytes())?;
+        self.target.get(end + 1..)
     }
 
     /// The authority's host, lower case, without port and trailing dot; brackets of IPv6 literals stay.
@@ -94,7 +95,7 @@ impl RequestHead {
 
 /// `example.org:80` → (`example.org`, `Some("80")`); knows IPv6 literals.
 pub fn split_port(authority: &str) -> (&str, Option<&str>) {
-    let end_of_host = authority.bytes().rposition(|byte| matches!(byte, b':' | b']'));
+    let end_of_host = memrchr2(b':', b']', authority.as_bytes());
     match end_of_host.and_then(|at| authority.split_at_checked(at)) {
         Some((host, port)) if port.starts_with(':') => (host, port.get(1..)),
         _ => (authority, None),

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use arrayvec::ArrayString;
+
 use crate::message::Fields;
+
+/// Hexadecimal digits of an identifier of our own.
+const DIGITS: usize = 32;
 
 /// Bytes of an identifier that is passed on; a UUID has 36.
 const MAX_REQUEST_ID: usize = 128;
@@ -14,7 +19,7 @@ pub struct RequestId(Id);
 /// Most are new ones, and need no memory of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Id {
-    New([u8; 32]),
+    New(ArrayString<DIGITS>),
     Received(Box<str>),
 }
 
@@ -30,15 +35,15 @@ impl RequestId {
 
     /// 128 random bits in hexadecimal.
     pub fn random() -> Self {
-        let mut digits = [0; 32];
+        let mut digits = [0; DIGITS];
         write_hex(&mut digits, fastrand::u128(..));
-        Self(Id::New(digits))
+        // Digits are always text.
+        Self(Id::New(ArrayString::from_byte_string(&digits).unwrap_or_default()))
     }
 
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // Digits are always ASCII.
-            Id::New(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Id::New(digits) => digits,
             Id::Received(id) => id,
         }
     }
@@ -80,11 +85,11 @@ pub fn new_trace_parent() -> [u8; 55] {
 
 /// Fills `digits` with the lowest of `number`, two of them for each byte.
 fn write_hex(digits: &mut [u8], number: u128) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    const HEX: [u8; 16] = *b"0123456789abcdef";
     let pairs = digits.rchunks_exact_mut(2);
     for (pair, byte) in pairs.zip(number.to_le_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
     }
 }
 

@@ -120,8 +120,7 @@ impl Router {
     /// [`NoRoute::Ambiguous`] where a server could read the path so that it belongs to another route.
     pub fn select<'a>(&'a self, head: &'a RequestHead) -> Result<Selected<'a>, NoRoute> {
         let path = head.path();
-        let mut buffer = [0; MAX_HOST];
-        let host_table = self.host_table(host(&head.authority, &mut buffer));
+        let host_table = self.host_table(&head.authority);
         let index = if is_plain(path.as_bytes()) {
             self.first(host_table, head, path.as_bytes())
         } else {
@@ -151,8 +150,12 @@ impl Router {
     }
 
     /// Rules that ask for this host; the longest wildcard's table holds those of the shorter ones too.
-    fn host_table(&self, host: Option<&[u8]>) -> Option<&Table> {
-        let host = host?;
+    fn host_table(&self, authority: &str) -> Option<&Table> {
+        if self.hosts.is_empty() && self.wildcards.is_empty() {
+            return None;
+        }
+        let mut buffer = [0; MAX_HOST];
+        let host = host(authority, &mut buffer)?;
         if let Some(table) = self.hosts.get(host) {
             return Some(table);
         }

@@ -145,6 +145,16 @@ impl Client {
         either!(self, client => client.send(data), kept => kept.send(&data), ());
     }
 
+    /// Queues a piece of the response body that others share: small ones are copied, so that nobody has to count who reads them.
+    pub fn send_shared(&mut self, data: &Bytes) {
+        match self {
+            Self::Http1(client) => client.send_shared(data),
+            Self::Kept(kept) => kept.send(data),
+            Self::Http2(client) => client.send(data.clone()),
+            Self::Nobody => {}
+        }
+    }
+
     /// Ends the response body.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
         either!(self, client => client.finish(trailers), kept => kept.ends(End::Whole), ());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use pingora_core::server::ShutdownWatch;
 use tokio::task::coop::consume_budget;
@@ -107,6 +107,8 @@ pub struct HeadTimes {
     pub idle: Duration,
     /// From its first byte to its last.
     pub head: Duration,
+    /// Since when it has been waited for, where that is known without looking at the clock.
+    pub since: Option<Instant>,
 }
 
 /// What becomes of a connection after an exchange.
@@ -179,7 +181,7 @@ impl Http1Client {
                                 Came::Before
                             }
                         };
-                        let _ = self.inbox.buffer.split_to(consumed);
+                        self.inbox.buffer.advance(consumed);
                         self.begin(&head);
                         return Next::Request(Arc::new(head), came);
                     }
@@ -190,6 +192,11 @@ impl Http1Client {
                     }
                 }
             }
+            let since = match self.outbox.backlog() {
+                0 => times.since,
+                // It has to be read first, which may take its time.
+                _ => None,
+            };
             if self.flush_gathered(alarm).await.is_err() {
                 self.abort();
                 return Next::Closed;
@@ -197,7 +204,7 @@ impl Http1Client {
             if self.eof {
                 return Next::Closed;
             }
-            let idle_until = *idle_until.get_or_insert_with(|| Instant::now() + times.idle);
+            let idle_until = *idle_until.get_or_insert_with(|| since.unwrap_or_else(Instant::now) + times.idle);
             let until = match self.inbox.buffer.is_empty() {
                 true => idle_until,
                 false => *head_until.get_or_insert_with(|| Instant::now() + times.head),
@@ -374,6 +381,15 @@ impl Http1Client {
                 self.outbox.encode(|out| out.extend_from_slice(encode::CHUNK_END));
             }
             Response::Body(_) => self.outbox.push(data),
+            Response::None | Response::Finished | Response::Aborted(_) => {}
+        }
+    }
+
+    /// [`send`](Self::send), for what others share.
+    pub fn send_shared(&mut self, data: &Bytes) {
+        match self.response {
+            Response::Body(Framing::Chunked) => self.send(data.clone()),
+            Response::Body(_) => self.outbox.push_shared(data),
             Response::None | Response::Finished | Response::Aborted(_) => {}
         }
     }

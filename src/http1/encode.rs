@@ -139,6 +139,12 @@ pub fn interim_head(out: &mut impl BufMut, status: u16, fields: &Fields) {
 
 /// `HTTP/1.1 404 Not Found` and CR LF. An unregistered status has an empty reason, and the space before it (RFC 9112 §4).
 pub fn status_line(out: &mut impl BufMut, status: u16) {
+    match status {
+        // Most of what a cache says.
+        200 => return out.put_slice(b"HTTP/1.1 200 OK\r\n"),
+        304 => return out.put_slice(b"HTTP/1.1 304 Not Modified\r\n"),
+        _ => {}
+    }
     out.put_slice(b"HTTP/1.1 ");
     decimal(out, u64::from(status));
     out.put_slice(b" ");

@@ -1,5 +1,7 @@
 //! Answers out of the store.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{Decided, Failure, Proxy, flush};
@@ -20,7 +22,7 @@ use crate::transform::fields::Delivery;
 struct Answer<'a> {
     status: u16,
     fields: StoredLines<'a>,
-    body: Bytes,
+    body: Cow<'a, Bytes>,
 }
 
 impl Proxy {
@@ -78,7 +80,7 @@ impl Proxy {
         client.respond(head);
         if has_body {
             exchange.response_bytes = length;
-            client.send(answer.body);
+            client.send_shared(&answer.body);
         }
         client.finish(None);
     }
@@ -90,7 +92,7 @@ fn not_modified(stored: &Stored) -> Answer<'_> {
     Answer {
         status: 304,
         fields,
-        body: Bytes::new(),
+        body: Cow::Owned(Bytes::new()),
     }
 }
 
@@ -109,7 +111,7 @@ fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
                 return Answer {
                     status: stored.meta.status,
                     fields,
-                    body: stored.body.clone(),
+                    body: Cow::Borrowed(&stored.body),
                 };
             }
             Selection::Unsatisfiable => {
@@ -117,7 +119,7 @@ fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
                 return Answer {
                     status: 416,
                     fields,
-                    body: Bytes::new(),
+                    body: Cow::Owned(Bytes::new()),
                 };
             }
         },
@@ -153,7 +155,7 @@ fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
     Answer {
         status: 206,
         fields,
-        body,
+        body: Cow::Owned(body),
     }
 }
 

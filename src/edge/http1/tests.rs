@@ -88,6 +88,7 @@ impl Served {
         let times = HeadTimes {
             idle: Duration::from_secs(75),
             head: Duration::from_secs(10),
+            since: None,
         };
         let (limits, knowledge) = (&Limits::DEFAULT, PriorKnowledge::Refused);
         self.client

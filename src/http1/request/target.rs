@@ -173,14 +173,24 @@ fn is_host(host: &str) -> bool {
     // So that the end of the last label is seen like that of the others.
     let mut previous = b'.';
     for byte in name {
-        match byte {
-            b'.' if previous == b'.' => return false,
-            b'.' | b'-' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => previous = *byte,
-            _ => return false,
+        if !NAME_BYTES[usize::from(*byte)] || (*byte == b'.' && previous == b'.') {
+            return false;
         }
+        previous = *byte;
     }
     previous != b'.'
 }
+
+/// Which bytes the name of a host may have.
+static NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x7f {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'.' | b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 fn is_port(port: &str) -> bool {
     port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
