@@ -17,6 +17,7 @@ pub mod label_names;
 pub mod lease;
 pub mod memory;
 pub mod partial;
+mod prefetch;
 pub mod purge;
 pub mod recoded;
 pub mod stored_lines;
@@ -37,6 +38,7 @@ pub use self::memory::{Memory, PackedFields};
 pub use self::recoded::{Forms, StoredBody};
 pub use self::stored_lines::StoredLines;
 
+use self::prefetch::will_read;
 use crate::config;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::stored::StoredMeta;
@@ -44,7 +46,7 @@ use crate::rfc9111::stored::StoredMeta;
 /// The counts of an `Arc`.
 const COUNTS: usize = 2 * size_of::<usize>();
 
-/// What `Bytes` allocates when a body is first shared with a client, to be counted from then on.
+/// What `Bytes` allocates when a body is first shared, to be counted from then on.
 const SHARED_BODY: usize = 24;
 
 /// One response that is stored.
@@ -75,6 +77,13 @@ impl Stored {
         .map(allocation)
         .sum::<u64>()
             + self.forms_size()
+    }
+
+    /// A hit is about to send it.
+    #[inline]
+    fn will_be_read(&self) {
+        will_read(self.fields.as_bytes());
+        will_read(&self.body[..]);
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Hottest {
 #[derive(Debug, Default)]
 struct Sketch {
     keys: FnvHashMap<u128, Counted>,
+    /// Those that had the least count when all were looked at, and that count. Some may have been counted since.
+    least: Vec<u128>,
+    least_count: u64,
     samples: u32,
     ticks: u32,
 }
@@ -134,6 +137,7 @@ impl Hottest {
         sketch.ticks += 1;
         if sketch.ticks >= TICKS_TO_HALVE {
             sketch.ticks = 0;
+            sketch.least.clear();
             sketch.keys.retain(|_, counted| {
                 let untold = counted.certain().saturating_sub(counted.told);
                 counted.count /= 2;
@@ -204,10 +208,10 @@ impl Sketch {
         let mut error = 0;
         if self.keys.len() >= CAPACITY {
             // The least counted gives its place, and its count, which is the newcomer's at most.
-            let least = self.keys.iter().min_by_key(|(_, counted)| counted.count);
-            if let Some((least, count)) = least.map(|(hash, counted)| (*hash, counted.count)) {
-                self.keys.remove(&least);
-                error = count;
+            if let Some(least) = self.least()
+                && let Some(gone) = self.keys.remove(&least)
+            {
+                error = gone.count;
             }
         }
         let counted = Counted {
@@ -217,6 +221,27 @@ impl Sketch {
             told: 0,
         };
         self.keys.insert(hash, counted);
+    }
+
+    /// A key that is counted least. All are looked through once for all those that share that count, because counts only grow in between.
+    fn least(&mut self) -> Option<u128> {
+        loop {
+            while let Some(hash) = self.least.pop() {
+                if self
+                    .keys
+                    .get(&hash)
+                    .is_some_and(|counted| counted.count == self.least_count)
+                {
+                    return Some(hash);
+                }
+            }
+            self.least_count = self.keys.values().map(|counted| counted.count).min()?;
+            let least = self
+                .keys
+                .iter()
+                .filter(|(_, counted)| counted.count == self.least_count);
+            self.least.extend(least.map(|(hash, _)| *hash));
+        }
     }
 }
 

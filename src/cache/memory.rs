@@ -162,6 +162,7 @@ impl Memory {
             labels.is_some_and(|labels| self.epochs.concerns_labels(labels.seen()))
         };
         let outrun = variants.iter().any(outrun);
+        variants.will_be_read();
         match outrun {
             true => self.without_purged(key, &variants),
             false => Some(variants),

@@ -85,8 +85,15 @@ impl Shard {
 
     fn find(&self, hash: KeyHash, key: &CacheKey) -> Option<&Entry> {
         let same = |index: &u32| {
-            self.entry(*index as usize)
-                .is_some_and(|entry| *entry.key == *key.as_bytes())
+            let entry = self.entry(*index as usize);
+            entry.is_some_and(|entry| {
+                if entry.fingerprint != hash.fingerprint {
+                    return false;
+                }
+                // Comparing the keys takes as long as it takes to get there.
+                entry.variants.will_be_looked_at();
+                *entry.key == *key.as_bytes()
+            })
         };
         let index = self.table.find(spread(hash.fingerprint), same)?;
         self.entry(*index as usize)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::prefetch::will_read;
 use crate::cache::{Stored, allocation};
 use crate::key::CacheKey;
 
@@ -35,6 +36,22 @@ impl Variants {
         match &self.0 {
             List::One(stored) => std::slice::from_ref(stored).iter(),
             List::Many(variants) => variants.iter(),
+        }
+    }
+
+    /// They have been found, perhaps: what is known about the only one is about to be read.
+    #[inline]
+    pub(super) fn will_be_looked_at(&self) {
+        if let List::One(stored) = &self.0 {
+            will_read(&**stored);
+        }
+    }
+
+    /// The only one is about to be sent, mostly. Which one of several is not known yet.
+    #[inline]
+    pub(super) fn will_be_read(&self) {
+        if let List::One(stored) = &self.0 {
+            stored.will_be_read();
         }
     }
 
