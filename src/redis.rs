@@ -5,20 +5,22 @@
 //! several times, or a look at it has, nothing waits at all until it is back: commands then fail at once with
 //! [`RedisError::Unavailable`]. Connections are made in the background only.
 //!
-//! What blocks (`XREAD BLOCK`) or listens (`SUBSCRIBE`) has a connection of its own: [`Redis::dedicated`].
+//! What blocks (`XREAD BLOCK`) or listens (`SUBSCRIBE`) has a connection of its own: [`Redis::dedicated`]. In a cluster every node is a
+//! server with connections of its own (`cluster`).
 
+mod cluster;
 mod connect;
 mod dedicated;
 mod error;
 mod gather;
 mod link;
-mod nodes;
 mod script;
+mod server;
+mod slots;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -28,14 +30,11 @@ pub use self::dedicated::Dedicated;
 pub use self::error::RedisError;
 pub use self::script::Script;
 
-use self::link::Link;
-use self::nodes::Nodes;
+use self::cluster::{Cluster, REDIRECTIONS, Sent};
+use self::server::{Request, Server, Taken};
+use self::slots::Place;
 use crate::config::{self, Deployment};
 use crate::metrics::{RedisFault, RedisMetrics, RedisOperation};
-
-/// Connections for commands. Few, so that what is sent at the same time travels together; more than one, so that one thread's work on
-/// what comes in does not hold everything up.
-const LINKS: usize = 2;
 
 /// Commands to Redis. Clones share everything; the last one closes the connections.
 #[derive(Clone)]
@@ -49,30 +48,29 @@ struct Handle {
     _tasks: JoinSet<()>,
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(cluster) = &self.shared.cluster {
+            cluster.close();
+        }
+    }
+}
+
 /// What the handles and the tasks in the background share.
 struct Shared {
     config: config::Redis,
     metrics: Arc<RedisMetrics>,
-    links: Vec<Link>,
-    /// Of a cluster.
-    nodes: Option<Nodes>,
-    /// Whether any link is up, as last said in log and metrics.
+    /// Where there is no cluster.
+    server: Arc<Server>,
+    cluster: Option<Cluster>,
+    /// Whether any server is up, as last said in log and metrics.
     up: AtomicBool,
     /// Whether the log has said anything yet.
     said: AtomicBool,
-    /// Notified when a link is up again, so that the others try at once.
+    /// Notified when one is up again.
     back: Notify,
     /// Notified when none is up any more.
     gone: Notify,
-    time: ArcSwapOption<ServerTime>,
-}
-
-/// The server's time, as it was told last.
-#[derive(Debug, Clone, Copy)]
-struct ServerTime {
-    told: Instant,
-    /// Since 1970.
-    millis: u64,
 }
 
 impl std::fmt::Debug for Redis {
@@ -87,29 +85,27 @@ impl std::fmt::Debug for Redis {
 impl Redis {
     /// Connects in the background. Has to be called in a runtime of tokio; the connections live there.
     pub fn start(config: config::Redis, metrics: Arc<RedisMetrics>) -> Self {
-        let links = match config.deployment {
-            // The crate's client has connections to all nodes.
-            Deployment::Cluster(_) => 1,
-            Deployment::Single(_) | Deployment::Sentinel { .. } => LINKS,
-        };
-        let nodes = match config.deployment {
-            Deployment::Cluster(_) => Some(Nodes::new(metrics.clone())),
+        let cluster = match config.deployment {
+            Deployment::Cluster(_) => Some(Cluster::new()),
             Deployment::Single(_) | Deployment::Sentinel { .. } => None,
         };
         let shared = Arc::new(Shared {
             config,
-            nodes,
+            cluster,
             metrics,
-            links: (0..links).map(|_| Link::default()).collect(),
+            server: Arc::new(Server::configured()),
             up: AtomicBool::new(false),
             said: AtomicBool::new(false),
             back: Notify::new(),
             gone: Notify::new(),
-            time: ArcSwapOption::empty(),
         });
         let mut tasks = JoinSet::new();
-        for index in 0..links {
-            tasks.spawn(link::keep(shared.clone(), index));
+        if shared.cluster.is_some() {
+            tasks.spawn(cluster::keep_map(shared.clone()));
+        } else {
+            for index in 0..shared.server.links().len() {
+                tasks.spawn(link::keep(shared.clone(), shared.server.clone(), index));
+            }
         }
         Self {
             handle: Arc::new(Handle { shared, _tasks: tasks }),
@@ -124,9 +120,9 @@ impl Redis {
         &self.handle.shared.metrics
     }
 
-    /// Whether a command would be sent now. Costs two loads.
+    /// Whether a command would be sent now; in a cluster, whether there is any that would be. Costs a few loads.
     pub fn is_available(&self) -> bool {
-        self.handle.shared.links.iter().any(Link::is_up)
+        self.handle.shared.is_up()
     }
 
     /// Waits until a command would be sent.
@@ -155,13 +151,9 @@ impl Redis {
         }
     }
 
-    /// The server's time in milliseconds since 1970, never ahead of it. In a cluster, that of the node that is furthest behind. `None`: it has
-    /// not been told.
-    pub fn server_time(&self) -> Option<u64> {
-        let time = self.handle.shared.time.load();
-        let time = time.as_deref()?;
-        let since = u64::try_from(time.told.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Some(time.millis.saturating_add(since))
+    /// The time of the server that has a key, in milliseconds since 1970, never ahead of it. `None`: it has not been told.
+    pub fn server_time(&self, key: &[u8]) -> Option<u64> {
+        self.handle.shared.server_of(key)?.time()
     }
 
     /// Runs a command within the configured deadline.
@@ -183,13 +175,7 @@ impl Redis {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, RedisError> {
-        let shared = &self.handle.shared;
-        let Some((link, mut connection)) = shared.pick(Some(command)) else {
-            return Err(shared.refuse(operation));
-        };
-        let since = Instant::now();
-        let answer = tokio::time::timeout_at(deadline, connection.send(command)).await;
-        shared.judge(link, Some(command), operation, since, answer)
+        self.exchange(operation, command, deadline).await
     }
 
     /// Sends commands in one piece and answers all their values. They are not a transaction: others' commands may run in between. In a
@@ -203,14 +189,46 @@ impl Redis {
         commands: &Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, RedisError> {
+        self.exchange(operation, commands, deadline).await
+    }
+
+    async fn exchange<R: Request>(
+        &self,
+        operation: RedisOperation,
+        request: &R,
+        deadline: Instant,
+    ) -> Result<R::Answer, RedisError> {
         let shared = &self.handle.shared;
-        let first = commands.cmd_iter().next();
-        let Some((link, mut connection)) = shared.pick(first) else {
+        let since = Instant::now();
+        let Some(mut taken) = shared.pick(request.key()) else {
             return Err(shared.refuse(operation));
         };
-        let since = Instant::now();
-        let answer = tokio::time::timeout_at(deadline, connection.send_all(commands)).await;
-        shared.judge(link, first, operation, since, answer)
+        let mut sent = Sent::Plainly;
+        let mut redirections = 0;
+        loop {
+            let answer = match sent {
+                Sent::Plainly => tokio::time::timeout_at(deadline, request.send(&mut taken.connection)).await,
+                Sent::Asking => tokio::time::timeout_at(deadline, request.send_asking(&mut taken.connection)).await,
+            };
+            let error = match shared.judge(&taken, answer) {
+                Ok(answer) => {
+                    shared.metrics.duration(operation, since.elapsed());
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            if redirections < REDIRECTIONS
+                && let Some((place, how)) = error.redirection(&taken.server)
+                && let Some(next) = shared.redirect(&place, how, deadline).await
+            {
+                redirections += 1;
+                (taken, sent) = (next, how);
+                continue;
+            }
+            shared.metrics.duration(operation, since.elapsed());
+            shared.metrics.fault(operation, error.fault());
+            return Err(error);
+        }
     }
 
     /// Runs a script by its digest, and sends its text only to a server that does not know it yet. In a cluster all keys must be of one
@@ -236,15 +254,21 @@ impl Redis {
         }
     }
 
-    /// A connection of its own, for commands that block.
+    /// A connection of its own, for commands that block; in a cluster, to the node that has this key now.
     ///
     /// # Errors
-    /// When none comes about within a second.
-    pub async fn dedicated(&self) -> Result<Dedicated, RedisError> {
-        Dedicated::connect(self.config(), connect::Use::Blocking).await
+    /// When none comes about within a second; in a cluster, at once where that node is away.
+    pub async fn dedicated(&self, key: &[u8]) -> Result<Dedicated, RedisError> {
+        let shared = &self.handle.shared;
+        let server = shared.server_of(key).ok_or(RedisError::Unavailable)?;
+        if shared.cluster.is_some() && !server.is_up() {
+            return Err(RedisError::Unavailable);
+        }
+        Dedicated::connect(shared, server.place(), connect::Use::Blocking).await
     }
 
-    /// As [`Self::dedicated`], with RESP3: what the server sends unasked, such as messages of channels, goes to `sender`.
+    /// As [`Self::dedicated`], with RESP3: what the server sends unasked, such as messages of channels, goes to `sender`. In a cluster any
+    /// node will do: all of them hear every message.
     ///
     /// # Errors
     /// When none comes about within a second, or the server does not know RESP3 (Redis before 6).
@@ -252,27 +276,56 @@ impl Redis {
         &self,
         sender: tokio::sync::mpsc::UnboundedSender<redis::PushInfo>,
     ) -> Result<Dedicated, RedisError> {
-        Dedicated::connect(self.config(), connect::Use::Listening(sender)).await
+        let shared = &self.handle.shared;
+        let server = match &shared.cluster {
+            Some(cluster) => cluster.any().ok_or(RedisError::Unavailable)?.server,
+            None => shared.server.clone(),
+        };
+        Dedicated::connect(shared, server.place(), connect::Use::Listening(sender)).await
     }
 }
 
 impl Shared {
-    /// A link that is up, and its connection. `command` is the first that is to be sent.
-    fn pick(&self, command: Option<&Cmd>) -> Option<(&Link, connect::Connection)> {
-        if let (Some(nodes), Some(command)) = (&self.nodes, command)
-            && !nodes.admit(command)
-        {
+    fn is_up(&self) -> bool {
+        match &self.cluster {
+            Some(cluster) => cluster.is_up(),
+            None => self.server.is_up(),
+        }
+    }
+
+    /// `None`: nobody has the key's slot.
+    fn server_of(&self, key: &[u8]) -> Option<Arc<Server>> {
+        match &self.cluster {
+            Some(cluster) => cluster.of(key),
+            None => Some(self.server.clone()),
+        }
+    }
+
+    /// A connection to the server that has a key, where it is up; to any, where there is no key.
+    fn pick(&self, key: Option<&[u8]>) -> Option<Taken> {
+        match (&self.cluster, key) {
+            (None, _) => self.server.take(),
+            (Some(cluster), Some(key)) => cluster.of(key)?.take(),
+            (Some(cluster), None) => cluster.any(),
+        }
+    }
+
+    /// A connection to the node that a command is sent on to. It may have to come about first.
+    async fn redirect(self: &Arc<Self>, place: &Place, how: Sent, deadline: Instant) -> Option<Taken> {
+        let cluster = self.cluster.as_ref()?;
+        if how == Sent::Plainly {
+            cluster.doubt();
+        }
+        let server = cluster.at(self, place)?;
+        if let Some(taken) = server.take() {
+            return Some(taken);
+        }
+        // One that was there and is away is not waited for.
+        if !server.is_new() {
             return None;
         }
-        let first = match self.links.len() {
-            0 | 1 => 0,
-            count => thread_number() % count,
-        };
-        let (behind, ahead) = self.links.split_at_checked(first)?;
-        ahead
-            .iter()
-            .chain(behind)
-            .find_map(|link| Some((link, link.connection()?)))
+        server.up_until(deadline).await;
+        server.take()
     }
 
     fn refuse(&self, operation: RedisOperation) -> RedisError {
@@ -280,44 +333,47 @@ impl Shared {
         RedisError::Unavailable
     }
 
-    /// Counts how a command ended, and lets the link know.
+    /// Lets the link know how a command ended.
     fn judge<T>(
         &self,
-        link: &Link,
-        command: Option<&Cmd>,
-        operation: RedisOperation,
-        since: Instant,
+        taken: &Taken,
         answer: Result<Result<T, redis::RedisError>, tokio::time::error::Elapsed>,
     ) -> Result<T, RedisError> {
-        self.metrics.duration(operation, since.elapsed());
         let error = match answer {
             Ok(Ok(answer)) => {
-                link.succeeded();
+                taken.link.succeeded();
                 return Ok(answer);
             }
             Ok(Err(error)) => RedisError::Failed(error),
             Err(_) => RedisError::Timeout,
         };
-        self.metrics.fault(operation, error.fault());
+        let link = &taken.link;
         if error.fault() == RedisFault::ReadOnly {
             link.demoted();
-        } else if error.is_outage() {
-            if let (Some(nodes), Some(command)) = (&self.nodes, command) {
-                nodes.failed(command);
-                // One of several: a look tells which of them serve.
-                link.suspect();
-            } else if link.failed() {
-                self.review(Some(&error));
-            }
-        } else {
+        } else if !error.is_outage() {
             link.succeeded();
+        } else if link.failed() {
+            self.review_server(&taken.server, Some(&error));
         }
         Err(error)
     }
 
+    /// A link of this server has come or gone.
+    fn review_server(&self, server: &Server, why: Option<&RedisError>) {
+        let up = server.is_up();
+        let before = server.note(up);
+        if let Some(cluster) = &self.cluster {
+            cluster.review(self, why.map(|_| server));
+            if up != before {
+                cluster.doubt();
+            }
+        }
+        self.review(why);
+    }
+
     /// Says in log and metrics, once, when Redis goes or comes.
     fn review(&self, why: Option<&RedisError>) {
-        let up = self.links.iter().any(Link::is_up);
+        let up = self.is_up();
         let before = self.up.swap(up, Ordering::AcqRel);
         self.metrics.set_up(up);
         match up {
@@ -327,22 +383,18 @@ impl Shared {
         if up {
             if !before {
                 self.said.store(true, Ordering::Release);
-                tracing::info!(deployment = %Place(&self.config.deployment), "Redis is there");
+                tracing::info!(deployment = %Where(&self.config.deployment), "Redis is there");
             }
         } else if let Some(error) = why
             && (before || !self.said.swap(true, Ordering::AcqRel))
         {
             tracing::warn!(
-                deployment = %Place(&self.config.deployment),
+                deployment = %Where(&self.config.deployment),
                 reason = error.fault().as_str(),
                 %error,
                 "Redis is away: requests go on without it"
             );
         }
-    }
-
-    fn told_time(&self, time: ServerTime) {
-        self.time.store(Some(Arc::new(time)));
     }
 }
 
@@ -356,9 +408,9 @@ fn thread_number() -> usize {
 }
 
 /// Where Redis is, for the log.
-struct Place<'a>(&'a Deployment);
+struct Where<'a>(&'a Deployment);
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for Where<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Deployment::Single(server) => write!(f, "{server}"),

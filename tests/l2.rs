@@ -1,5 +1,6 @@
 //! The second tier: what one instance has stored, all of them have.
 
+mod cluster;
 mod coherence;
 mod faults;
 mod hottest;

@@ -126,7 +126,7 @@ async fn pipelines_scripts_and_errors() {
         .unwrap_err();
     assert_eq!(get(&client, "k").await.unwrap(), text("vwwww"));
     assert!(client.is_available());
-    let server_time = client.server_time().unwrap();
+    let server_time = client.server_time(b"k").unwrap();
     let theirs = redis.command(&["TIME"]).await;
     let theirs: u64 = theirs.lines().next().unwrap().parse().unwrap();
     assert!(server_time / 1000 <= theirs + 1 && server_time / 1000 + 5 >= theirs);
@@ -273,7 +273,7 @@ async fn dedicated_connections_block_and_listen() {
     config.deadline = Duration::from_secs(5);
     let (client, _) = client(config);
     within("a connection", client.available()).await;
-    let mut blocking = client.dedicated().await.unwrap();
+    let mut blocking = client.dedicated(b"s").await.unwrap();
     let mut read = cmd("XREAD");
     read.arg("BLOCK").arg(0).arg("STREAMS").arg("s").arg("$");
     let waiting = tokio::spawn(async move { blocking.run(&read).await });

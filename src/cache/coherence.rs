@@ -485,7 +485,7 @@ impl Shared {
 
     /// Follows the log on one connection, until something is wrong. `before` is where it was left.
     async fn keep_up(&self, before: &mut Option<Arc<Followed>>) -> Result<(), RedisError> {
-        let mut connection = self.redis.dedicated().await?;
+        let mut connection = self.redis.dedicated(self.log.as_bytes()).await?;
         let (followed, last) = self.open(&mut connection, before.clone()).await?;
         *before = Some(followed.clone());
         while followed.number.load(Ordering::Acquire) < last {

@@ -1,4 +1,4 @@
-//! New connections: to one server, to the master that sentinels name, or to a cluster.
+//! New connections: to one server, to the master that sentinels name, or to a node of a cluster.
 
 use std::io;
 use std::path::Path;
@@ -7,12 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo as _, Pipeline, ProtocolVersion,
-    PushInfo, RedisConnectionInfo, TlsCertificates, TlsMode, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
@@ -21,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::error::RedisError;
 use super::gather::Gather;
+use super::slots::Place;
 use crate::config::{Deployment, Password, Redis, RedisTls, ServerAddress, TlsVersion, Verify};
 use crate::tls::{provider, versions_from};
 use crate::upstream::tls::{NoVerification, authorities};
@@ -28,17 +24,11 @@ use crate::upstream::tls::{NoVerification, authorities};
 /// Name resolution, connection, handshake and login together.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
 
-/// The same for a cluster of which one node hangs: it is waited for twice, and the others serve.
-const CLUSTER_CONNECT: Duration = Duration::from_secs(3);
-
 /// One sentinel of several: so that one that hangs does not take the others' time.
 const ASK_SENTINEL: Duration = Duration::from_millis(300);
 
 /// Commands that wait to be written to a connection. Beyond these, senders wait, within their deadline.
 const PIPELINE: usize = 1024;
-
-/// Longest time that the client of the crate waits by itself. Commands have deadlines of their own; this one only ends what they left.
-const CLUSTER_RESPONSE: Duration = Duration::from_secs(2);
 
 /// A password has one line.
 const MAX_PASSWORD: usize = 4096;
@@ -47,11 +37,8 @@ const MAX_PASSWORD: usize = 4096;
 pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where many commands go at the same time.
-#[derive(Clone)]
-pub(super) enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
+#[derive(Debug, Clone)]
+pub(super) struct Connection(MultiplexedConnection);
 
 /// What a connection is for.
 #[derive(Clone)]
@@ -67,74 +54,54 @@ pub(super) enum Use {
 impl Connection {
     /// Sends one command. Dropping the future drops the answer and nothing else.
     pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, redis::RedisError> {
-        let answer = match self {
-            Self::Single(connection) => connection.send_packed_command(command).await?,
-            Self::Cluster(connection) => redis::aio::ConnectionLike::req_packed_command(connection, command).await?,
-        };
-        answer.extract_error()
+        self.0.send_packed_command(command).await?.extract_error()
     }
 
     /// Sends several commands in one piece; in a cluster all must be about the same slot. Only where all succeed there is an answer.
     pub(super) async fn send_all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, redis::RedisError> {
-        let count = commands.len();
-        let answers = match self {
-            Self::Single(connection) => connection.send_packed_commands(commands, 0, count).await?,
-            Self::Cluster(connection) => {
-                redis::aio::ConnectionLike::req_packed_commands(connection, commands, 0, count).await?
-            }
-        };
+        let answers = self.0.send_packed_commands(commands, 0, commands.len()).await?;
         answers.into_iter().map(Value::extract_error).collect()
     }
 }
 
-/// Connects and logs in. Takes no longer than [`CONNECT`], or [`CLUSTER_CONNECT`].
-pub(super) async fn connect(config: &Redis, purpose: Use) -> Result<(Connection, Option<Driver>), RedisError> {
-    let limit = match config.deployment {
-        Deployment::Cluster(_) => CLUSTER_CONNECT,
-        Deployment::Single(_) | Deployment::Sentinel { .. } => CONNECT,
-    };
-    match tokio::time::timeout(limit, establish(config, purpose)).await {
+/// Connects and logs in, to a node of a cluster or to what the configuration names. Takes no longer than [`CONNECT`].
+pub(super) async fn connect(
+    config: &Redis,
+    node: Option<&Place>,
+    purpose: Use,
+) -> Result<(Connection, Driver), RedisError> {
+    match tokio::time::timeout(CONNECT, establish(config, node, purpose)).await {
         Ok(result) => result,
         Err(_) => Err(RedisError::Timeout),
     }
 }
 
-async fn establish(config: &Redis, purpose: Use) -> Result<(Connection, Option<Driver>), RedisError> {
+async fn establish(config: &Redis, node: Option<&Place>, purpose: Use) -> Result<(Connection, Driver), RedisError> {
     let login = login(config).await?;
+    if let Some(Place { host, port }) = node {
+        let (host, port) = (host.clone(), *port);
+        return single(config, &ServerAddress::Tcp { host, port }, login, purpose).await;
+    }
     match &config.deployment {
         Deployment::Single(server) => single(config, server, login, purpose).await,
         Deployment::Sentinel { sentinels, master } => {
             let server = master_of(config, sentinels, master).await?;
-            let (mut connection, driver) = single(config, &server, login, purpose).await?;
-            let Some(mut driver) = driver else {
-                return Ok((connection, None));
-            };
+            let (mut connection, mut driver) = single(config, &server, login, purpose).await?;
             // It may have been demoted since: sentinels learn of it later than the server itself.
             let role = tokio::select! {
                 role = async { connection.send(&redis::cmd("ROLE")).await } => role?,
                 () = &mut driver => return Err(failure(ErrorKind::Io, "the connection was closed")),
             };
             match is_master(&role) {
-                true => Ok((connection, Some(driver))),
+                true => Ok((connection, driver)),
                 false => Err(failure(
                     ErrorKind::MasterNameNotFoundBySentinel,
                     "the sentinels named a replica",
                 )),
             }
         }
-        Deployment::Cluster(nodes) => cluster(config, nodes, &login, purpose).await,
-    }
-}
-
-/// A connection to one node of a cluster.
-pub(super) async fn node(config: &Redis, host: &str, port: u16) -> Result<(Connection, Option<Driver>), RedisError> {
-    let server = ServerAddress::Tcp {
-        host: host.to_owned(),
-        port,
-    };
-    match tokio::time::timeout(CONNECT, single(config, &server, login(config).await?, Use::Commands)).await {
-        Ok(result) => result,
-        Err(_) => Err(RedisError::Timeout),
+        // Of a cluster there are nodes only.
+        Deployment::Cluster(_) => Err(RedisError::Unavailable),
     }
 }
 
@@ -175,7 +142,7 @@ async fn single(
     server: &ServerAddress,
     login: RedisConnectionInfo,
     purpose: Use,
-) -> Result<(Connection, Option<Driver>), RedisError> {
+) -> Result<(Connection, Driver), RedisError> {
     let settings = AsyncConnectionConfig::new()
         .set_pipeline_buffer_size(PIPELINE)
         .set_response_timeout(None)
@@ -208,7 +175,7 @@ async fn single(
             }
         }
     };
-    Ok((Connection::Single(connection), Some(driver)))
+    Ok((Connection(connection), driver))
 }
 
 async fn over<IO>(
@@ -267,12 +234,9 @@ async fn ask(config: &Redis, sentinel: &ServerAddress, master: &str) -> Result<S
     let (mut connection, driver) = single(config, sentinel, login, Use::Commands).await?;
     let mut question = redis::cmd("SENTINEL");
     question.arg("get-master-addr-by-name").arg(master);
-    let answer = match driver {
-        Some(driver) => tokio::select! {
-            answer = connection.send(&question) => answer?,
-            () = driver => return Err(failure(ErrorKind::Io, "the connection was closed")),
-        },
-        None => connection.send(&question).await?,
+    let answer = tokio::select! {
+        answer = connection.send(&question) => answer?,
+        () = driver => return Err(failure(ErrorKind::Io, "the connection was closed")),
     };
     let unknown = || failure(ErrorKind::MasterNameNotFoundBySentinel, "no sentinel knows the master");
     let (host, port): (String, String) = redis::from_redis_value(answer).map_err(|_| unknown())?;
@@ -288,61 +252,6 @@ fn is_master(role: &Value) -> bool {
         },
         _ => false,
     }
-}
-
-async fn cluster(
-    config: &Redis,
-    nodes: &[ServerAddress],
-    login: &RedisConnectionInfo,
-    purpose: Use,
-) -> Result<(Connection, Option<Driver>), RedisError> {
-    let mut infos = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let ServerAddress::Tcp { host, port } = node else {
-            continue;
-        };
-        let (host, port) = (host.clone(), *port);
-        let address = match &config.tls {
-            None => ConnectionAddr::Tcp(host, port),
-            Some(_) => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: false,
-                tls_params: None,
-            },
-        };
-        infos.push(address.into_connection_info()?.set_redis_settings(login.clone()));
-    }
-    let mut builder = ClusterClientBuilder::new(infos)
-        .connection_timeout(CONNECT)
-        // The callers' deadlines are too short for more, and a later request does it again.
-        .retries(3)
-        .min_retry_wait(1)
-        .max_retry_wait(20);
-    builder = match purpose {
-        Use::Commands => builder.response_timeout(CLUSTER_RESPONSE),
-        Use::Blocking => builder.response_timeout(Duration::MAX).overall_response_timeout(None),
-        Use::Listening(sender) => builder
-            .response_timeout(Duration::MAX)
-            .overall_response_timeout(None)
-            .use_protocol(ProtocolVersion::RESP3)
-            .push_sender(sender),
-    };
-    if let Some(tls) = &config.tls {
-        // The crate takes the process's provider; where there is one already, it is the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        builder = builder.tls(TlsMode::Secure);
-        if let Some(ca) = tls.ca.clone() {
-            let pem = tokio::task::spawn_blocking(move || std::fs::read(ca)).await;
-            let pem = pem.unwrap_or_else(|error| Err(io::Error::other(error)));
-            builder = builder.certs(TlsCertificates {
-                client_tls: None,
-                root_cert: Some(pem.map_err(redis::RedisError::from)?),
-            });
-        }
-    }
-    let connection = builder.build()?.get_async_connection().await?;
-    Ok((Connection::Cluster(connection), None))
 }
 
 fn failure(kind: ErrorKind, what: &'static str) -> RedisError {

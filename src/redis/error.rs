@@ -28,6 +28,13 @@ impl RedisError {
     /// Whether it says that Redis as a whole does not serve now: others would only wait for the same. What a server refuses at once
     /// because of the command does not count.
     pub(super) fn is_outage(&self) -> bool {
+        if let Self::Failed(error) = self
+            && let ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain) =
+                error.kind()
+        {
+            // The node is well, and knows better.
+            return false;
+        }
         match self.fault() {
             RedisFault::Timeout
             | RedisFault::Connection

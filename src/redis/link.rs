@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::{ErrorKind, Value};
+use redis::{ErrorKind, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connect::{self, Connection, Use};
 use super::error::RedisError;
-use super::nodes::Nodes;
-use super::{ServerTime, Shared};
+use super::server::Server;
+use super::{Shared, cluster};
 use crate::metrics::{RedisFault, RedisOperation};
 
 /// Commands that may fail in a row before no more are sent.
@@ -41,9 +41,6 @@ const LONGEST_HOLD: Duration = Duration::from_secs(1);
 /// Until the server's time is asked for again while nothing is wrong: clocks drift apart slowly.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// The same while a node of the cluster does not answer.
-const LOOK_AGAIN_AT_NODES: Duration = Duration::from_millis(500);
-
 /// One that fails again so soon after it came back has not really been back.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -55,7 +52,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 const DEMOTED_EVERY: Duration = Duration::from_secs(1);
 
 /// A place for a connection.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Link {
     /// Present while commands are sent.
     connection: ArcSwapOption<Connection>,
@@ -84,11 +81,6 @@ impl Link {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
-    }
-
-    /// Has the task look whether something is wrong.
-    pub(super) fn suspect(&self) {
-        self.suspect.notify_one();
     }
 
     /// Answers whether this was the one that suspends the link.
@@ -123,21 +115,21 @@ enum Over {
 }
 
 /// Keeps a connection in a link for as long as there is anybody to use it.
-pub(super) async fn keep(shared: Arc<Shared>, index: usize) {
-    let Some(link) = shared.links.get(index) else { return };
+pub(super) async fn keep(shared: Arc<Shared>, server: Arc<Server>, index: usize) {
+    let Some(link) = server.links().get(index) else { return };
     let mut wait = FIRST_WAIT;
     let mut hold = FIRST_HOLD;
     // Of the connection that is in use, so that it ends when the next one is there.
     let mut _driver = JoinSet::new();
     loop {
-        let error = match connect_and_look(&shared).await {
+        let error = match connect_and_look(&shared, &server).await {
             Ok((connection, mut driver)) => {
                 link.demoted.store(false, Ordering::Release);
                 link.connection.store(Some(Arc::new(connection.clone())));
                 link.open(0);
-                shared.review(None);
+                shared.review_server(&server, None);
                 let since = Instant::now();
-                let over = watch(&shared, link, connection, &mut driver, &mut hold).await;
+                let over = watch(&shared, &server, link, connection, &mut driver, &mut hold).await;
                 _driver = driver;
                 if since.elapsed() > STEADY {
                     wait = FIRST_WAIT;
@@ -159,8 +151,8 @@ pub(super) async fn keep(shared: Arc<Shared>, index: usize) {
         if link.demoted.load(Ordering::Acquire) {
             link.connection.store(None);
         }
-        shared.review(Some(&error));
-        let back = shared.back.notified();
+        shared.review_server(&server, Some(&error));
+        let back = server.back.notified();
         tokio::select! {
             () = tokio::time::sleep(jittered(wait)) => {}
             () = back => {}
@@ -174,16 +166,14 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.25 + 0.35 * fastrand::f64())
 }
 
-async fn connect_and_look(shared: &Arc<Shared>) -> Result<(Connection, JoinSet<()>), RedisError> {
+async fn connect_and_look(shared: &Shared, server: &Server) -> Result<(Connection, JoinSet<()>), RedisError> {
     let since = Instant::now();
     let result = async {
-        let (mut connection, driver) = connect::connect(&shared.config, Use::Commands).await?;
+        let (mut connection, driver) = connect::connect(&shared.config, server.place(), Use::Commands).await?;
         let mut tasks = JoinSet::new();
-        if let Some(driver) = driver {
-            tasks.spawn(driver);
-        }
+        tasks.spawn(driver);
         let deadline = Instant::now() + connect::CONNECT;
-        look(shared, &mut connection, deadline).await?;
+        look(shared, server, &mut connection, deadline).await?;
         Ok((connection, tasks))
     }
     .await;
@@ -197,7 +187,8 @@ async fn connect_and_look(shared: &Arc<Shared>) -> Result<(Connection, JoinSet<(
 
 /// Looks after a connection until it is of no use any more.
 async fn watch(
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    server: &Server,
     link: &Link,
     mut connection: Connection,
     driver: &mut JoinSet<()>,
@@ -205,18 +196,13 @@ async fn watch(
 ) -> Over {
     let mut opened = Instant::now();
     loop {
-        let again = match shared.nodes.as_ref().is_some_and(Nodes::any_silent) {
-            true => LOOK_AGAIN_AT_NODES,
-            false => LOOK_AGAIN,
-        };
         tokio::select! {
-            // A cluster has none: its client mends itself.
             Some(_) = driver.join_next() => {
                 let closed = redis::RedisError::from((ErrorKind::Io, "the connection was closed"));
                 return Over::Broken(closed.into());
             }
             () = link.suspect.notified() => {}
-            () = tokio::time::sleep(again) => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
         if link.demoted.load(Ordering::Acquire) {
             return Over::Demoted;
@@ -224,7 +210,7 @@ async fn watch(
         let mut unanswered = 0;
         loop {
             let since = Instant::now();
-            let looked = look(shared, &mut connection, since + shared.config.deadline).await;
+            let looked = look(shared, server, &mut connection, since + shared.config.deadline).await;
             shared.metrics.duration(RedisOperation::Probe, since.elapsed());
             let error = match looked {
                 Ok(()) => break,
@@ -234,7 +220,7 @@ async fn watch(
             if link.suspend() && opened.elapsed() > STEADY {
                 *hold = FIRST_HOLD;
             }
-            shared.review(Some(&error));
+            shared.review_server(server, Some(&error));
             match error.fault() {
                 RedisFault::Connection | RedisFault::Protocol | RedisFault::Auth => return Over::Broken(error),
                 RedisFault::Timeout => unanswered += 1,
@@ -250,39 +236,39 @@ async fn watch(
             opened = Instant::now();
             // The next failure is enough to suspend it again.
             link.open(FAILURES - 1);
-            shared.review(None);
+            shared.review_server(server, None);
         }
     }
 }
 
 /// Asks whether the server serves, and for its time.
-async fn look(shared: &Arc<Shared>, connection: &mut Connection, deadline: Instant) -> Result<(), RedisError> {
-    let millis = match &shared.nodes {
-        // What is to end by the slowest clock, ends early by the others.
-        Some(nodes) => nodes.look(&shared.config, deadline).await?,
-        None => match tokio::time::timeout_at(deadline, ask(connection)).await {
-            Ok(time) => time?,
-            Err(_) => return Err(RedisError::Timeout),
-        },
+async fn look(
+    shared: &Shared,
+    server: &Server,
+    connection: &mut Connection,
+    deadline: Instant,
+) -> Result<(), RedisError> {
+    let mut commands = redis::pipe();
+    // TIME is answered while data is loaded, PING is not.
+    commands.cmd("PING").cmd("TIME");
+    if shared.cluster.is_some() {
+        commands.cmd("CLUSTER").arg("INFO");
+    }
+    let answers = match tokio::time::timeout_at(deadline, connection.send_all(&commands)).await {
+        Ok(answers) => answers?,
+        Err(_) => return Err(RedisError::Timeout),
     };
-    shared.told_time(ServerTime {
-        told: Instant::now(),
-        millis,
-    });
+    if answers.get(2).is_some_and(|info| !cluster::serves(info)) {
+        let down = ErrorKind::Server(ServerErrorKind::ClusterDown);
+        return Err(redis::RedisError::from((down, "the cluster is down")).into());
+    }
+    let unread = || redis::RedisError::from((ErrorKind::Parse, "that is no time"));
+    server.told_time(answers.get(1).and_then(millis).ok_or_else(unread)?);
     Ok(())
 }
 
-async fn ask(connection: &mut Connection) -> Result<u64, RedisError> {
-    let unread = || redis::RedisError::from((ErrorKind::Parse, "that is no time"));
-    // TIME is answered while data is loaded, PING is not.
-    let mut commands = redis::pipe();
-    commands.cmd("PING").cmd("TIME");
-    let answers = connection.send_all(&commands).await?;
-    Ok(answers.get(1).and_then(millis).ok_or_else(unread)?)
-}
-
 /// The answer to `TIME`: seconds and microseconds.
-pub(super) fn millis(time: &Value) -> Option<u64> {
+fn millis(time: &Value) -> Option<u64> {
     let Value::Array(parts) = time else { return None };
     let number = |index: usize| match parts.get(index) {
         Some(Value::BulkString(text)) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),

@@ -8,7 +8,7 @@ use forebay::cache::purge::What;
 use crate::support::certificate::Certificate;
 use crate::support::inside::Inside;
 use crate::support::origin::{Origin, Reply};
-use crate::support::redis::{Redis, port_of, reserve_port};
+use crate::support::redis::{Cluster, Redis, port_of, reserve_port};
 use crate::support::within;
 
 async fn instance(origin: &Origin, redis: &str) -> Inside {
@@ -59,24 +59,29 @@ async fn all_works(redis: &str) {
     assert_eq!(errors, unknown);
 }
 
-/// A server that speaks TLS, and its port.
-async fn over_tls(certificate: &Certificate, directory: &Path) -> (Redis, u16) {
+/// The port for TLS, kept until the server has it, and the arguments that say so.
+fn tls_arguments(certificate: &Certificate, directory: &Path) -> (socket2::Socket, Vec<String>) {
     let (pem, key) = certificate.write(directory, "redis");
-    // Nobody else gets it before the server has it.
     let reserved = reserve_port();
-    let port = port_of(&reserved);
-    let redis = Redis::start_with(&[
+    let port = port_of(&reserved).to_string();
+    let arguments = [
         "--tls-port",
-        &port.to_string(),
+        &port,
         "--tls-cert-file",
         pem.to_str().unwrap(),
         "--tls-key-file",
         key.to_str().unwrap(),
         "--tls-auth-clients",
         "no",
-    ])
-    .await;
-    (redis, port)
+    ];
+    (reserved, arguments.map(str::to_owned).to_vec())
+}
+
+/// A server that speaks TLS, and its port.
+async fn over_tls(certificate: &Certificate, directory: &Path) -> (Redis, u16) {
+    let (reserved, arguments) = tls_arguments(certificate, directory);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    (Redis::start_with(&arguments).await, port_of(&reserved))
 }
 
 #[tokio::test]
@@ -132,14 +137,7 @@ async fn by_its_socket_in_a_database_of_its_own() {
 #[tokio::test]
 async fn as_a_user_that_may_do_what_is_needed() {
     let redis = Redis::start().await;
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    let (_, rest) = readme.split_once("and these\ncommands: ").unwrap();
-    let (list, _) = rest.split_once(". The password").unwrap();
-    let mut rules: Vec<String> = ["ACL", "SETUSER", "forebay", "on", ">secret", "~t:*", "&t:*", "-@all"]
-        .map(str::to_owned)
-        .to_vec();
-    let named = list.split('`').skip(1).step_by(2);
-    rules.extend(named.map(|name| format!("+{}", name.to_ascii_lowercase())));
+    let rules = rules_of_the_readme();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     assert_eq!(redis.command(&rules).await, "OK");
     redis.command(&["ACL", "SETUSER", "default", "off"]).await;
@@ -149,4 +147,42 @@ async fn as_a_user_that_may_do_what_is_needed() {
         "url: \"redis://forebay@{address}\", password: secret, prefix: \"t:\""
     ))
     .await;
+}
+
+fn rules_of_the_readme() -> Vec<String> {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let (_, rest) = readme.split_once("and these\ncommands: ").unwrap();
+    let (list, _) = rest.split_once(". The password").unwrap();
+    let mut rules: Vec<String> = ["ACL", "SETUSER", "forebay", "on", ">secret", "~t:*", "&t:*", "-@all"]
+        .map(str::to_owned)
+        .to_vec();
+    let named = list.split('`').skip(1).step_by(2);
+    rules.extend(named.map(|name| format!("+{}", name.to_ascii_lowercase())));
+    rules
+}
+
+/// The nodes announce themselves by their addresses; what they have to show is another name.
+#[tokio::test]
+async fn a_cluster_over_tls_as_a_user_that_may_do_what_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = Certificate::for_names(&["redis.test"]);
+    let each = [(); 3].map(|()| tls_arguments(&certificate, directory.path()));
+    let arguments = each
+        .each_ref()
+        .map(|(_, arguments)| arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let cluster = Cluster::start_each(arguments.each_ref().map(Vec::as_slice)).await;
+    let rules = rules_of_the_readme();
+    let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+    for node in &cluster.nodes {
+        assert_eq!(node.command(&rules).await, "OK");
+    }
+    let (ca, port) = (directory.path().join("redis.pem"), port_of(&each[0].0));
+    let url = format!("url: \"rediss+cluster://forebay:secret@127.0.0.1:{port}\", prefix: \"t:\"");
+    all_works(&format!(
+        "{url}, tls: {{ ca: {}, server_name: redis.test }}",
+        ca.display()
+    ))
+    .await;
+    let url = format!("url: \"rediss+cluster://forebay:secret@127.0.0.1:{port}\", prefix: \"t:other:\"");
+    all_works(&format!("{url}, tls: {{ verify: false }}")).await;
 }

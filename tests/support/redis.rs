@@ -248,6 +248,15 @@ impl Sentinel {
     }
 }
 
+async fn start_node(more: &[&str]) -> Redis {
+    // The port of the bus would be the other one and 10,000.
+    let bus = reserve_port();
+    let bus = port_of(&bus).to_string();
+    let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
+    arguments.extend(more);
+    Redis::start_with(&arguments).await
+}
+
 /// Three nodes of Redis Cluster.
 pub struct Cluster {
     pub nodes: Vec<Redis>,
@@ -263,14 +272,14 @@ impl Cluster {
 
     /// With further command line arguments for each node.
     pub async fn start_with(more: &[&str]) -> Self {
+        Self::start_each([more; 3]).await
+    }
+
+    /// With each node's own.
+    pub async fn start_each(more: [&[&str]; 3]) -> Self {
         let mut nodes = Vec::new();
-        for _ in 0..3 {
-            // The port of the bus would be the other one and 10,000.
-            let bus = reserve_port();
-            let bus = port_of(&bus).to_string();
-            let mut arguments = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
-            arguments.extend(more);
-            nodes.push(Redis::start_with(&arguments).await);
+        for more in more {
+            nodes.push(start_node(more).await);
         }
         let cluster = Self { nodes };
         for index in 0..3 {
@@ -285,14 +294,7 @@ impl Cluster {
                 .await;
         }
         for other in &cluster.nodes[1..] {
-            let (port, bus) = (
-                other.port().to_string(),
-                other.command(&["CONFIG", "GET", "cluster-port"]).await,
-            );
-            let bus = bus.lines().nth(1).unwrap().to_owned();
-            cluster.nodes[0]
-                .command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
-                .await;
+            cluster.meet(other).await;
         }
         within("the cluster", async {
             for node in &cluster.nodes {
@@ -308,6 +310,54 @@ impl Cluster {
         })
         .await;
         cluster
+    }
+
+    async fn meet(&self, other: &Redis) {
+        let bus = other.command(&["CONFIG", "GET", "cluster-port"]).await;
+        let (port, bus) = (other.port().to_string(), bus.lines().nth(1).unwrap().to_owned());
+        self.nodes[0]
+            .command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+            .await;
+    }
+
+    /// A further node that takes the place of this one when it is gone.
+    pub async fn replica_of(&self, index: usize, more: &[&str]) -> Redis {
+        let replica = start_node(more).await;
+        self.meet(&replica).await;
+        let id = self.ids().await.swap_remove(index);
+        within("a replica", async {
+            while replica.command(&["CLUSTER", "REPLICATE", &id]).await != "OK" {}
+        })
+        .await;
+        replica.until_replicated().await;
+        within("all to know the replica", async {
+            for node in &self.nodes {
+                while !node.command(&["CLUSTER", "SLAVES", &id]).await.contains("connected") {}
+            }
+        })
+        .await;
+        replica
+    }
+
+    /// Gives the slot of this key, with all that is in it, to another node.
+    pub async fn give(&self, key: &str, from: usize, to: usize) {
+        let ids = self.ids().await;
+        let slot = self.nodes[from].command(&["CLUSTER", "KEYSLOT", key]).await;
+        let (giver, taker) = (&self.nodes[from], &self.nodes[to]);
+        taker
+            .command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[from]])
+            .await;
+        giver
+            .command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[to]])
+            .await;
+        let keys = giver.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+        let port = taker.port().to_string();
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys.lines());
+        assert_eq!(giver.command(&migrate).await, "OK");
+        for node in [taker, giver].into_iter().chain(&self.nodes) {
+            node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids[to]]).await;
+        }
     }
 
     pub fn url(&self) -> String {

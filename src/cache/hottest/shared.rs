@@ -83,7 +83,9 @@ pub async fn read(redis: &Redis, count: usize) -> Result<Vec<Hot>, RedisError> {
 
 fn period(redis: &Redis) -> Result<u64, RedisError> {
     // The server's, so that it is the same for all.
-    let now = redis.server_time().ok_or(RedisError::Unavailable)?;
+    let now = redis
+        .server_time(name(redis, 0).as_bytes())
+        .ok_or(RedisError::Unavailable)?;
     Ok(Duration::from_millis(now).as_secs() / PERIOD.as_secs())
 }
 

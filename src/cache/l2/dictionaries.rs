@@ -126,20 +126,20 @@ impl Shared {
         let Some(mark) = write.began.mark.filter(|_| self.is_valid(write)) else {
             return Ok(());
         };
-        let Some(server_time) = self.redis.server_time() else {
+        let Some(origin) = origin(dictionary.key()) else {
+            return Ok(());
+        };
+        let name = self.dictionary_name(&origin, &dictionary.digest);
+        let Some(server_time) = self.redis.server_time(name.as_bytes()) else {
             return Err(RedisError::Unavailable);
         };
         let ttl = self.ttl(write, Timestamp::from(self.clock.now()));
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let Some(origin) = origin(dictionary.key()) else {
-            return Ok(());
-        };
         let Some(value) = encode(dictionary, body, mark, ttl) else {
             return Ok(());
         };
         let mut set = redis::cmd("SET");
-        set.arg(self.dictionary_name(&origin, &dictionary.digest));
-        set.arg(value).arg("PXAT").arg(end);
+        set.arg(name).arg(value).arg("PXAT").arg(end);
         self.redis.run_until(RedisOperation::Store, &set, deadline).await?;
         Ok(())
     }

@@ -148,12 +148,13 @@ impl Shared {
         let Some(mark) = write.began.mark.filter(|_| self.is_valid(write)) else {
             return Ok(());
         };
-        let Some(server_time) = self.redis.server_time() else {
+        let digest = write.stored.digest();
+        let name = self.form_name(&write.key, &digest, coding);
+        let Some(server_time) = self.redis.server_time(name.as_bytes()) else {
             return Err(RedisError::Unavailable);
         };
         let ttl = self.ttl(write, Timestamp::from(self.clock.now()));
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let digest = write.stored.digest();
         let of = FormOf {
             key: write.key.as_bytes(),
             digest: &digest,
@@ -162,7 +163,6 @@ impl Shared {
         let Some(value) = encode(of, mark, body, ttl) else {
             return Ok(());
         };
-        let name = self.form_name(&write.key, &digest, coding);
         let mut set = redis::cmd("SET");
         set.arg(&name).arg(value).arg("PXAT").arg(end);
         self.redis.run_until(RedisOperation::Store, &set, deadline).await?;

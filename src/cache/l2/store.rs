@@ -121,18 +121,18 @@ impl Shared {
         } else {
             codec::compress(&write.stored)
         };
-        let Some(server_time) = self.redis.server_time() else {
-            return Err(RedisError::Unavailable);
-        };
         let meta = &write.stored.meta;
         let now = Timestamp::from(self.clock.now());
         let ttl = self.ttl(write, now);
+        let name = self.name(&write.key);
+        let Some(server_time) = self.redis.server_time(name.as_bytes()) else {
+            return Err(RedisError::Unavailable);
+        };
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let key = write.key.as_bytes();
         let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
             return Ok(Written::Unwritable);
         };
-        let name = self.name(&write.key);
         let Some(place) = self.place(write, &name, Life { ttl, end }, deadline).await? else {
             return Ok(Written::Unwritable);
         };

@@ -67,7 +67,7 @@ async fn hear(shared: &Shared) -> Result<(), RedisError> {
             () = shared.redis.away() => return Ok(()),
             () = tokio::time::sleep(TRY) => {
                 if !shared.waiting.is_empty() {
-                    is_there(shared, &mut connection).await?;
+                    is_there(&mut connection, shared.redis.config().deadline.max(TRY)).await?;
                 }
             }
         }
@@ -75,11 +75,9 @@ async fn hear(shared: &Shared) -> Result<(), RedisError> {
 }
 
 /// Fails where the connection does not carry anything any more.
-async fn is_there(shared: &Shared, connection: &mut Dedicated) -> Result<(), RedisError> {
-    // Of one key, so that in a cluster one node answers.
-    let mut question = redis::cmd("EXISTS");
-    question.arg(&shared.channel);
-    let deadline = Instant::now() + shared.redis.config().deadline.max(TRY);
-    connection.run_until(&question, deadline).await?;
+async fn is_there(connection: &mut Dedicated, patience: Duration) -> Result<(), RedisError> {
+    connection
+        .run_until(&redis::cmd("PING"), Instant::now() + patience)
+        .await?;
     Ok(())
 }

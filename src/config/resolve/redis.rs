@@ -128,16 +128,6 @@ fn tls(typed: &FileRedis, url: Option<&Url>, report: &mut Report, path: &KeyPath
     if let Some(ca) = &ca {
         super::check_pem(report, &path.key("ca"), ca, super::Pem::Certificate);
     }
-    if matches!(url.deployment, Deployment::Cluster(_)) {
-        let what = "cannot be had with redis+cluster";
-        let cure = "its nodes are verified by the names under which they are announced";
-        if verify == Verify::Nothing {
-            report.value(&path.key("verify"), what, cure);
-        }
-        if server_name.is_some() {
-            report.value(&path.key("server_name"), what, cure);
-        }
-    }
     Some(RedisTls {
         server_name,
         ca: ca.map(Into::into),
