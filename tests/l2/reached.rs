@@ -167,22 +167,25 @@ async fn a_cluster_over_tls_as_a_user_that_may_do_what_is_needed() {
     let directory = tempfile::tempdir().unwrap();
     let certificate = Certificate::for_names(&["redis.test"]);
     let each = [(); 3].map(|()| tls_arguments(&certificate, directory.path()));
-    let arguments = each
-        .each_ref()
-        .map(|(_, arguments)| arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let pem = directory.path().join("redis.pem").display().to_string();
+    let arguments = each.each_ref().map(|(_, arguments)| {
+        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        // So that nodes announce their ports for TLS.
+        arguments.extend(["--tls-cluster", "yes", "--tls-ca-cert-file", &pem]);
+        arguments
+    });
     let cluster = Cluster::start_each(arguments.each_ref().map(Vec::as_slice)).await;
     let rules = rules_of_the_readme();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     for node in &cluster.nodes {
         assert_eq!(node.command(&rules).await, "OK");
     }
-    let (ca, port) = (directory.path().join("redis.pem"), port_of(&each[0].0));
-    let url = format!("url: \"rediss+cluster://forebay:secret@127.0.0.1:{port}\", prefix: \"t:\"");
-    all_works(&format!(
-        "{url}, tls: {{ ca: {}, server_name: redis.test }}",
-        ca.display()
-    ))
-    .await;
-    let url = format!("url: \"rediss+cluster://forebay:secret@127.0.0.1:{port}\", prefix: \"t:other:\"");
-    all_works(&format!("{url}, tls: {{ verify: false }}")).await;
+    let port = port_of(&each[0].0);
+    for (prefix, tls) in [
+        ("t:", format!("ca: {pem}, server_name: redis.test")),
+        ("t:other:", "verify: false".to_owned()),
+    ] {
+        let url = format!("rediss+cluster://forebay:secret@127.0.0.1:{port}");
+        all_works(&format!("url: \"{url}\", prefix: \"{prefix}\", tls: {{ {tls} }}")).await;
+    }
 }
