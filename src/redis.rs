@@ -156,6 +156,11 @@ impl Redis {
         self.handle.shared.server_of(key)?.time()
     }
 
+    /// As [`Self::server_time`], but never behind it.
+    pub fn latest_server_time(&self, key: &[u8]) -> Option<u64> {
+        self.handle.shared.server_of(key)?.latest_time()
+    }
+
     /// Runs a command within the configured deadline.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Stored responses as bytes that other instances read: in Redis, and wherever else they leave the process.
 //!
 //! ```text
-//! magic, version │ checksum of all that follows │ kind, coding │ time to live, age │ key │ …
+//! magic, version │ checksum of all that follows │ kind, coding │ time, age then │ key │ …
 //!   a response: │ mark │ labels │ length of the body │ what is known of it │ variant │ field lines │ body, as coded
 //!   an index:   │ nonce │ lists of field names
 //!   a form:     │ mark │ digest of the body that it was made of │ coding │ effort │ body, or nothing where it does not pay
@@ -33,7 +33,7 @@ use crate::rfc9111::validation::Validators;
 use crate::rfc9111::vary::{MAX_NOMINATED, NominatedPart, VariantKey};
 
 /// To be raised with every change of the form: values of another version are read as if they were not there.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const MAGIC: [u8; 4] = [b'F', b'B', b'Y', VERSION];
 const CHECKSUM: usize = size_of::<u128>();
 /// What the checksum stands for begins here.
@@ -130,9 +130,9 @@ fn is_compressible(fields: &PackedFields) -> bool {
     })
 }
 
-/// A whole response. `age`: what it is at this moment; `ttl`: how long it stays where it is stored. `None`: it is a part, or too large for
-/// the form.
-pub fn encode(key: &[u8], stored: &Stored, mark: Mark, body: &Coded, age: Duration, ttl: Duration) -> Option<Vec<u8>> {
+/// A whole response. `age`: what it is `at` this time by the clock of the server that keeps it, in milliseconds since 1970. `None`: it is
+/// a part, or too large for the form.
+pub fn encode(key: &[u8], stored: &Stored, mark: Mark, body: &Coded, age: Duration, at: u64) -> Option<Vec<u8>> {
     if stored.meta.partial().is_some() {
         return None;
     }
@@ -155,8 +155,8 @@ pub fn encode(key: &[u8], stored: &Stored, mark: Mark, body: &Coded, age: Durati
     let mut out = head(
         RESPONSE,
         body.coding,
+        at,
         age,
-        ttl,
         128 + key.len() + 8 * labels.len() + fields.len() + body.bytes.len(),
     );
     put(&mut out, key)?;
@@ -213,8 +213,8 @@ pub struct Index {
 
 impl Index {
     /// `None`: too much for the form.
-    pub fn encode(&self, key: &[u8], ttl: Duration) -> Option<Vec<u8>> {
-        let mut out = head(INDEX, PLAIN, Duration::ZERO, ttl, 256 + key.len());
+    pub fn encode(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let mut out = head(INDEX, PLAIN, 0, Duration::ZERO, 256 + key.len());
         put(&mut out, key)?;
         out.extend_from_slice(&self.nonce.to_le_bytes());
         out.push(u8::try_from(self.lists.len()).ok()?);
@@ -245,8 +245,8 @@ pub struct Decoded {
     length: usize,
     /// When it was written.
     age: Duration,
-    /// The time that it had to live when it was written.
-    pub ttl: Duration,
+    /// That time, by the clock of the server that keeps it, in milliseconds since 1970.
+    pub at: u64,
     /// The last purge that was known where it was asked for.
     pub mark: Mark,
 }
@@ -282,7 +282,7 @@ fn opened(bytes: &[u8]) -> Result<Reader<'_>, RedisFault> {
 /// `None`: there is less than there has to be.
 fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Option<Result<Value, RedisFault>> {
     let (kind, coding) = (reader.u8()?, reader.u8()?);
-    let ttl = Duration::from_millis(reader.u64()?);
+    let at = reader.u64()?;
     let age = Duration::from_millis(reader.u64()?);
     if reader.block()? != key {
         return Some(Err(RedisFault::ValueKey));
@@ -303,8 +303,7 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Op
             if length as u64 > max_body {
                 return None;
             }
-            let at = bytes.len() - reader.left();
-            let body = bytes.slice(at..);
+            let body = bytes.slice(bytes.len() - reader.left()..);
             if !(coding == ZSTD || coding == PLAIN && body.len() == length) {
                 return None;
             }
@@ -315,7 +314,7 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Op
                 body,
                 length,
                 age,
-                ttl,
+                at,
                 mark,
             }))))
         }
@@ -454,14 +453,14 @@ fn decoded(body: &Bytes, coding: u8, length: usize) -> Result<Bytes, RedisFault>
 /// Beside a larger body the rest of a value does not count.
 const SLICED_FROM: usize = 64 * 1024;
 
-fn head(kind: u8, coding: u8, age: Duration, ttl: Duration, room: usize) -> Vec<u8> {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+fn head(kind: u8, coding: u8, at: u64, age: Duration, room: usize) -> Vec<u8> {
+    let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let mut out = Vec::with_capacity(room);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[0; CHECKSUM]);
     out.extend_from_slice(&[kind, coding]);
-    out.extend_from_slice(&millis(ttl).to_le_bytes());
-    out.extend_from_slice(&millis(age).to_le_bytes());
+    out.extend_from_slice(&at.to_le_bytes());
+    out.extend_from_slice(&age.to_le_bytes());
     out
 }
 

@@ -4,8 +4,8 @@
 //! a name of its own, made of the index's nonce and the values of those fields. So a lookup is one round trip, or two. Whoever
 //! removes what stands under the key's name makes all its variants unreachable, and they expire by themselves.
 //!
-//! Age travels as a span: a value holds how old the response was when it was written and how long it then had to live, and what is left of
-//! that, as the server counts it, says how long ago that was. The end of its life is set by the server's time, so that neither the
+//! Age travels as a span: a value holds how old the response was at a time by the server's own clock, and how long ago that was is told by
+//! the same clock, as it was heard last. What writes takes the least that the server's time can be, what reads the most. So neither the
 //! instances' clocks nor a write that was held up on its way make anything younger than it is.
 
 mod dictionaries;
@@ -82,6 +82,15 @@ pub struct Inspected {
     pub bytes: u64,
     /// How long Redis keeps it yet.
     pub kept_for: Duration,
+}
+
+/// A response that fits a request.
+struct Found {
+    stored: Stored,
+    /// Where it stands.
+    name: String,
+    /// Bytes of its value.
+    bytes: u64,
 }
 
 /// A response to be written.
@@ -231,13 +240,27 @@ impl L2 {
 
 /// The name of what stands for a key. In a cluster, all names of a key are in one slot.
 pub(super) fn name(prefix: &str, key: &CacheKey) -> String {
-    format!("{prefix}r:{{{:032x}}}", xxh3_128(key.as_bytes()))
+    let mut name = String::with_capacity(prefix.len() + NAME);
+    name.push_str(prefix);
+    name.push_str("r:{");
+    push_hex(&mut name, xxh3_128(key.as_bytes()));
+    name.push('}');
+    name
 }
 
-/// What was read under a name: the value, and what is left of its time.
-struct Read {
-    bytes: Bytes,
-    left: Duration,
+/// Bytes of a name behind the prefix: `r:{`, 32 digits, `}`, and for a variant `:` and 32 more.
+const NAME: usize = 3 + 32 + 1 + 33;
+
+/// As `{:032x}` does, which takes ten times as long; every lookup needs it.
+fn push_hex(out: &mut String, number: u128) {
+    for byte in number.to_be_bytes() {
+        for digit in [byte >> 4, byte & 15] {
+            out.push(char::from(match digit {
+                0..=9 => b'0' + digit,
+                _ => b'a' - 10 + digit,
+            }));
+        }
+    }
 }
 
 impl Shared {
@@ -253,23 +276,37 @@ impl Shared {
     }
 
     async fn look(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Stored> {
-        let inspected = self.inspect(key, route, request, deadline).await?;
-        Some(inspected.stored)
+        let found = self.find(key, route, request, deadline).await?;
+        Some(found.stored)
     }
 
     async fn inspect(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Inspected> {
+        let found = self.find(key, route, request, deadline).await?;
+        let mut left = redis::cmd("PTTL");
+        left.arg(&found.name);
+        let left = self.redis.run_until(RedisOperation::Get, &left, deadline).await.ok()?;
+        let Answer::Int(left) = left else { return None };
+        Some(Inspected {
+            stored: found.stored,
+            bytes: found.bytes,
+            // It may have gone meanwhile.
+            kept_for: Duration::from_millis(u64::try_from(left).unwrap_or(0)),
+        })
+    }
+
+    async fn find(&self, key: &CacheKey, route: &str, request: &Fields, deadline: Instant) -> Option<Found> {
         let name = self.name(key);
-        let read = self.read(std::slice::from_ref(&name), deadline).await.ok()?.pop()??;
-        let (bytes, kept_for) = (read.bytes.len() as u64, read.left);
-        match self.decode(&read.bytes, key, &name)? {
+        let mut get = redis::cmd("GET");
+        get.arg(&name);
+        let answer = self.redis.run_until(RedisOperation::Get, &get, deadline).await.ok()?;
+        let Answer::BulkString(value) = answer else { return None };
+        let value = Bytes::from(value);
+        let bytes = value.len() as u64;
+        match self.decode(&value, key, &name)? {
             Value::Response(decoded) => {
-                let stored = self.finish(decoded, read.left, key, route, &name).await?;
+                let stored = self.finish(decoded, key, route, &name).await?;
                 let fits = stored.meta.variant.fits(request).is_some();
-                fits.then_some(Inspected {
-                    stored,
-                    bytes,
-                    kept_for,
-                })
+                fits.then_some(Found { stored, name, bytes })
             }
             Value::Index(index) => {
                 let names: Vec<String> = index
@@ -280,56 +317,31 @@ impl Shared {
                         variant_name(&name, index.nonce, values)
                     })
                     .collect();
-                let read = self.read(&names, deadline).await.ok()?;
+                let mut commands = redis::Pipeline::with_capacity(names.len());
+                for name in &names {
+                    commands.cmd("GET").arg(name);
+                }
+                let answers = self
+                    .redis
+                    .run_all(RedisOperation::Get, &commands, deadline)
+                    .await
+                    .ok()?;
                 let mut found = Vec::new();
-                for (name, read) in names.iter().zip(read) {
-                    let Some(read) = read else { continue };
-                    if let Some(Value::Response(decoded)) = self.decode(&read.bytes, key, name)
-                        && let Some(stored) = self.finish(decoded, read.left, key, route, name).await
+                for (name, answer) in names.into_iter().zip(answers) {
+                    let Answer::BulkString(value) = answer else { continue };
+                    let value = Bytes::from(value);
+                    let bytes = value.len() as u64;
+                    if let Some(Value::Response(decoded)) = self.decode(&value, key, &name)
+                        && let Some(stored) = self.finish(decoded, key, route, &name).await
                     {
-                        found.push((stored.meta.clone(), (stored, read.bytes.len() as u64, read.left)));
+                        found.push(Found { stored, name, bytes });
                     }
                 }
-                let chosen = select(found.iter().map(|(meta, found)| (found, meta)), request);
-                chosen.map(|(stored, bytes, kept_for)| Inspected {
-                    stored: Stored {
-                        meta: stored.meta.clone(),
-                        fields: stored.fields.clone(),
-                        body: stored.body.clone().into(),
-                    },
-                    bytes: *bytes,
-                    kept_for: *kept_for,
-                })
+                let places = found.iter().enumerate();
+                let chosen = select(places.map(|(at, found)| (at, &found.stored.meta)), request)?;
+                Some(found.swap_remove(chosen))
             }
         }
-    }
-
-    /// What stands under each of these names of one key. First what is left of its time, then the value: should another one come in
-    /// between, it is taken for older than it is, never for younger.
-    async fn read(&self, names: &[String], deadline: Instant) -> Result<Vec<Option<Read>>, RedisError> {
-        let mut commands = redis::Pipeline::with_capacity(names.len() * 2);
-        for name in names {
-            commands.cmd("PTTL").arg(name).cmd("GET").arg(name);
-        }
-        let answers = self.redis.run_all(RedisOperation::Get, &commands, deadline).await?;
-        let mut answers = answers.into_iter();
-        let mut read = Vec::with_capacity(names.len());
-        while let (Some(left), Some(value)) = (answers.next(), answers.next()) {
-            read.push(match (left, value) {
-                // It came after the look at its time: it has all of it left.
-                (Answer::Int(-2), Answer::BulkString(bytes)) => Some(Read {
-                    bytes: bytes.into(),
-                    left: Duration::MAX,
-                }),
-                (Answer::Int(left), Answer::BulkString(bytes)) => Some(Read {
-                    bytes: bytes.into(),
-                    // Without an end nobody knows how old it is.
-                    left: Duration::from_millis(u64::try_from(left).unwrap_or(0)),
-                }),
-                _ => None,
-            });
-        }
-        Ok(read)
     }
 
     fn decode(&self, bytes: &Bytes, key: &CacheKey, name: &str) -> Option<Value> {
@@ -348,14 +360,7 @@ impl Shared {
         self.push(Job::Delete(name.to_owned()));
     }
 
-    async fn finish(
-        &self,
-        decoded: Box<codec::Decoded>,
-        left: Duration,
-        key: &CacheKey,
-        route: &str,
-        name: &str,
-    ) -> Option<Stored> {
+    async fn finish(&self, decoded: Box<codec::Decoded>, key: &CacheKey, route: &str, name: &str) -> Option<Stored> {
         let since = {
             let labels = decoded.labels();
             self.coherence.since(decoded.mark, Subject { key, route, labels })
@@ -363,7 +368,12 @@ impl Shared {
         if since == Since::Purged {
             return None;
         }
-        let stored_for = decoded.ttl.saturating_sub(left);
+        // From the future: another server has taken over, by whose clock nothing can be said.
+        let stored_for = self
+            .redis
+            .latest_server_time(name.as_bytes())?
+            .checked_sub(decoded.at)?;
+        let stored_for = Duration::from_millis(stored_for);
         let now = Timestamp::from(self.clock.now());
         let finished = if decoded.work() > OFFLOAD {
             tokio::task::spawn_blocking(move || decoded.into_stored(stored_for, now))
@@ -412,5 +422,23 @@ fn variant_name<'a, V: AsRef<[u8]>>(
             }
         }
     }
-    format!("{name}:{:032x}", xxh3_128(&bytes))
+    let mut variant = String::with_capacity(name.len() + 33);
+    variant.push_str(name);
+    variant.push(':');
+    push_hex(&mut variant, xxh3_128(&bytes));
+    variant
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_in_names_before() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, u128::MAX, u128::MAX / 7] {
+            let mut hex = String::new();
+            push_hex(&mut hex, number);
+            assert_eq!(hex, format!("{number:032x}"));
+        }
+    }
 }

@@ -38,8 +38,8 @@ const LOOKS: u32 = 3;
 const FIRST_HOLD: Duration = Duration::from_millis(100);
 const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
-/// Until the server's time is asked for again while nothing is wrong: clocks drift apart slowly.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Until the server's time is asked for again while nothing is wrong: a machine that was suspended knows soon how long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One that fails again so soon after it came back has not really been back.
 const STEADY: Duration = Duration::from_secs(10);
@@ -254,6 +254,7 @@ async fn look(
     if shared.cluster.is_some() {
         commands.cmd("CLUSTER").arg("INFO");
     }
+    let asked = Instant::now();
     let answers = match tokio::time::timeout_at(deadline, connection.send_all(&commands)).await {
         Ok(answers) => answers?,
         Err(_) => return Err(RedisError::Timeout),
@@ -263,7 +264,7 @@ async fn look(
         return Err(redis::RedisError::from((down, "the cluster is down")).into());
     }
     let unread = || redis::RedisError::from((ErrorKind::Parse, "that is no time"));
-    server.told_time(answers.get(1).and_then(millis).ok_or_else(unread)?);
+    server.told_time(asked, answers.get(1).and_then(millis).ok_or_else(unread)?);
     Ok(())
 }
 

@@ -33,9 +33,10 @@ pub(super) struct Server {
     time: ArcSwapOption<ServerTime>,
 }
 
-/// A server's time, as it was told last.
+/// A server's time, as it was told last: at some moment between question and answer.
 #[derive(Debug, Clone, Copy)]
 struct ServerTime {
+    asked: Instant,
     told: Instant,
     /// Since 1970.
     millis: u64,
@@ -141,18 +142,29 @@ impl Server {
         })
     }
 
-    /// In milliseconds since 1970, never ahead of it.
+    /// The least that its time can be now, in milliseconds since 1970.
     pub(super) fn time(&self) -> Option<u64> {
         let time = self.time.load();
         let time = time.as_deref()?;
-        let since = u64::try_from(time.told.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Some(time.millis.saturating_add(since))
+        Some(time.millis.saturating_add(millis_since(time.told)))
     }
 
-    pub(super) fn told_time(&self, millis: u64) {
-        let told = Instant::now();
-        self.time.store(Some(Arc::new(ServerTime { told, millis })));
+    /// The most that it can be.
+    pub(super) fn latest_time(&self) -> Option<u64> {
+        let time = self.time.load();
+        let time = time.as_deref()?;
+        // The fraction that was not told, and that of the span.
+        Some(time.millis.saturating_add(millis_since(time.asked)).saturating_add(2))
     }
+
+    pub(super) fn told_time(&self, asked: Instant, millis: u64) {
+        let told = Instant::now();
+        self.time.store(Some(Arc::new(ServerTime { asked, told, millis })));
+    }
+}
+
+fn millis_since(instant: Instant) -> u64 {
+    u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is sent in one piece, and answered in one.
@@ -211,5 +223,26 @@ impl Request for redis::Pipeline {
         }
         let answers = connection.send_all(&commands).await?;
         Ok(answers.into_iter().skip(1).step_by(2).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_is_known_from_both_sides() {
+        let server = Server::configured();
+        assert_eq!((server.time(), server.latest_time()), (None, None));
+        let asked = Instant::now();
+        tokio::time::advance(Duration::from_millis(30)).await;
+        server.told_time(asked, 1_000_000);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            (server.time(), server.latest_time()),
+            (Some(1_001_000), Some(1_001_032))
+        );
     }
 }

@@ -21,11 +21,11 @@ pub fn compress(dictionary: &Dictionary) -> Coded {
 }
 
 /// A dictionary with its body as coded. `mark`: the last purge that was known when its response was asked for. `None`: too much for the form.
-pub fn encode(dictionary: &Dictionary, body: &Coded, mark: Mark, ttl: Duration) -> Option<Vec<u8>> {
+pub fn encode(dictionary: &Dictionary, body: &Coded, mark: Mark) -> Option<Vec<u8>> {
     let key = dictionary.key().as_bytes();
     let (labels, said) = (dictionary.labels(), dictionary.offer().as_bytes());
     let room = 256 + key.len() + 8 * labels.len() + said.len() + body.bytes.len();
-    let mut out = head(DICTIONARY, body.coding, Duration::ZERO, ttl, room);
+    let mut out = head(DICTIONARY, body.coding, 0, Duration::ZERO, room);
     put(&mut out, key)?;
     out.extend_from_slice(&mark.incarnation.to_le_bytes());
     out.extend_from_slice(&mark.number.to_le_bytes());
@@ -74,7 +74,7 @@ fn read(
     largest: u64,
 ) -> Option<Result<Decoded, RedisFault>> {
     let (kind, coding) = (reader.u8()?, reader.u8()?);
-    let (_ttl, _age) = (reader.u64()?, reader.u64()?);
+    let (_at, _age) = (reader.u64()?, reader.u64()?);
     if kind != DICTIONARY {
         return None;
     }
@@ -158,7 +158,6 @@ mod tests {
         incarnation: 7,
         number: 9,
     };
-    const TTL: Duration = Duration::from_secs(60);
     const NO_LIMIT: u64 = u64::MAX;
 
     fn key(authority: &str) -> CacheKey {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     fn encoded(dictionary: &Dictionary) -> Bytes {
-        encode(dictionary, &compress(dictionary), MARK, TTL).unwrap().into()
+        encode(dictionary, &compress(dictionary), MARK).unwrap().into()
     }
 
     #[test]
@@ -226,7 +225,7 @@ mod tests {
         let key = key("example.org");
         let right = dictionary(b"right", &key);
         let wrong = dictionary(b"wrong", &key);
-        let bytes = encode(&right, &compress(&wrong), MARK, TTL).unwrap().into();
+        let bytes = encode(&right, &compress(&wrong), MARK).unwrap().into();
         let read = decode(&bytes, &origin(&key).unwrap(), &right.digest, NO_LIMIT).unwrap();
         assert_eq!(read.into_dictionary(0).unwrap_err(), RedisFault::ValueBroken);
     }

@@ -25,13 +25,13 @@ const BEST: u8 = 1;
 const WORTHLESS: u8 = 2;
 
 /// A form. `mark`: the last purge that was known when it was begun. `None`: too much for the form.
-pub fn encode(of: FormOf<'_>, mark: Mark, body: &FormBody, ttl: Duration) -> Option<Vec<u8>> {
+pub fn encode(of: FormOf<'_>, mark: Mark, body: &FormBody) -> Option<Vec<u8>> {
     let (effort, body) = match body {
         FormBody::Worthless => (WORTHLESS, &[][..]),
         FormBody::Made(body, Effort::Quick) => (QUICK, &body[..]),
         FormBody::Made(body, Effort::Best) => (BEST, &body[..]),
     };
-    let mut out = head(FORM, PLAIN, Duration::ZERO, ttl, 160 + of.key.len() + body.len());
+    let mut out = head(FORM, PLAIN, 0, Duration::ZERO, 160 + of.key.len() + body.len());
     put(&mut out, of.key)?;
     out.extend_from_slice(&mark.incarnation.to_le_bytes());
     out.extend_from_slice(&mark.number.to_le_bytes());
@@ -54,7 +54,7 @@ pub fn decode(bytes: &Bytes, of: FormOf<'_>) -> Result<(Mark, FormBody), RedisFa
 /// `None`: there is less than there has to be, or more.
 fn read(bytes: &Bytes, reader: &mut Reader<'_>, of: FormOf<'_>) -> Option<Result<(Mark, FormBody), RedisFault>> {
     let (kind, _) = (reader.u8()?, reader.u8()?);
-    let (_ttl, _age) = (reader.u64()?, reader.u64()?);
+    let (_at, _age) = (reader.u64()?, reader.u64()?);
     if kind != FORM {
         return None;
     }
@@ -97,7 +97,6 @@ mod tests {
         incarnation: 7,
         number: 9,
     };
-    const TTL: Duration = Duration::from_secs(60);
 
     fn of<'a>(key: &'a [u8], digest: &'a Digest, coding: &'a str) -> FormOf<'a> {
         FormOf { key, digest, coding }
@@ -112,7 +111,7 @@ mod tests {
             FormBody::Made(Bytes::from_static(b"small"), Effort::Quick),
             FormBody::Made(large, Effort::Best),
         ] {
-            let bytes = Bytes::from(encode(of(b"key", &digest, "br"), MARK, &form, TTL).unwrap());
+            let bytes = Bytes::from(encode(of(b"key", &digest, "br"), MARK, &form).unwrap());
             let (mark, read) = decode(&bytes, of(b"key", &digest, "br")).unwrap();
             assert_eq!((mark, format!("{read:?}")), (MARK, format!("{form:?}")));
             for wrong in [

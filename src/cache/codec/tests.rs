@@ -42,8 +42,8 @@ fn stored(lines: &[(&str, &str)], vary: &[(&str, &str)], body: &[u8]) -> Stored 
 }
 
 fn written(key: &[u8], stored: &Stored) -> Bytes {
-    let (age, ttl) = (Duration::from_secs(9), Duration::from_secs(100));
-    encode(key, stored, Mark::default(), &compress(stored), age, ttl)
+    let age = Duration::from_secs(9);
+    encode(key, stored, Mark::default(), &compress(stored), age, 1)
         .unwrap()
         .into()
 }
@@ -137,17 +137,7 @@ fn parts_are_not_written() {
         complete: Some(2),
         exact: true,
     }));
-    assert!(
-        encode(
-            b"key",
-            &part,
-            Mark::default(),
-            &compress(&part),
-            Duration::ZERO,
-            Duration::ZERO
-        )
-        .is_none()
-    );
+    assert!(encode(b"key", &part, Mark::default(), &compress(&part), Duration::ZERO, 0).is_none());
 }
 
 #[test]
@@ -156,7 +146,7 @@ fn an_index_comes_back() {
         nonce: 42,
         lists: vec![vec!["accept".to_owned(), "x-b".to_owned()], vec![]],
     };
-    let bytes = index.encode(b"key", Duration::from_secs(1)).unwrap().into();
+    let bytes = index.encode(b"key").unwrap().into();
     match decode(&bytes, b"key", 0).unwrap() {
         Value::Index(back) => assert_eq!(back, index),
         Value::Response(_) => panic!("a response"),
@@ -172,7 +162,7 @@ proptest! {
         kind in 0..4_u8,
         coding in 0..3_u8,
     ) {
-        let mut bytes = head(kind, coding, Duration::ZERO, Duration::ZERO, 0);
+        let mut bytes = head(kind, coding, 0, Duration::ZERO, 0);
         put(&mut bytes, b"key").unwrap();
         bytes.extend_from_slice(&rest);
         if let Ok(Value::Response(decoded)) = decode(&sealed(bytes).into(), b"key", MAX_BODY) {

@@ -135,7 +135,7 @@ impl Shared {
         };
         let ttl = self.ttl(write, Timestamp::from(self.clock.now()));
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        let Some(value) = encode(dictionary, body, mark, ttl) else {
+        let Some(value) = encode(dictionary, body, mark) else {
             return Ok(());
         };
         let mut set = redis::cmd("SET");

@@ -160,7 +160,7 @@ impl Shared {
             digest: &digest,
             coding,
         };
-        let Some(value) = encode(of, mark, body, ttl) else {
+        let Some(value) = encode(of, mark, body) else {
             return Ok(());
         };
         let mut set = redis::cmd("SET");

@@ -130,7 +130,7 @@ impl Shared {
         };
         let end = server_time.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let key = write.key.as_bytes();
-        let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), ttl) else {
+        let Some(value) = codec::encode(key, &write.stored, mark, &coded, meta.age(now), server_time) else {
             return Ok(Written::Unwritable);
         };
         let Some(place) = self.place(write, &name, Life { ttl, end }, deadline).await? else {
@@ -187,7 +187,7 @@ impl Shared {
                     (bytes, index)
                 }
             };
-            let Some(after) = index.encode(write.key.as_bytes(), life.ttl) else {
+            let Some(after) = index.encode(write.key.as_bytes()) else {
                 return Ok(None);
             };
             let unvaried = variant_name(name, index.nonce, std::iter::empty::<(&str, Option<&[u8]>)>());
