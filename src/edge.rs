@@ -257,7 +257,7 @@ impl FrontDoor {
             let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
             if let Some(open) = self.proxy.take_up(&mut client, request, arrival, came).await {
                 // Boxed, so that an idle connection does not hold room for an exchange.
-                Box::pin(self.proxy.go_on(*open, &mut client, &mut alarm)).await;
+                Box::pin(self.proxy.go_on(open, &mut client, &mut alarm)).await;
                 moment = None;
             }
             let Client::Http1(http1) = &mut client else { return };
@@ -335,7 +335,7 @@ impl FrontDoor {
             streams.spawn(async move {
                 let mut alarm = Alarm::new();
                 match begun {
-                    Ok(open) => proxy.go_on(*open, &mut client, &mut alarm).await,
+                    Ok(open) => proxy.go_on(open, &mut client, &mut alarm).await,
                     Err(error) => proxy.refuse(&mut client, arrival, error.into(), &mut alarm).await,
                 }
             });

@@ -193,10 +193,10 @@ impl Exchange {
         }
     }
 
-    /// The response's head is about to be sent.
-    pub fn responds(&mut self, status: u16) {
+    /// The response's head is about to be sent, now.
+    pub fn responds(&mut self, status: u16, now: Instant) {
         self.status = status;
-        self.first_byte = Some(self.started.elapsed());
+        self.first_byte = Some(now.saturating_duration_since(self.started));
     }
 
     /// All of the response has been written, in one go with its head.

@@ -30,6 +30,7 @@ use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use self::failure::Failure;
 
@@ -206,23 +207,22 @@ impl Proxy {
     }
 
     /// Answers a request that was not over at once. Afterwards the client's response is finished, or broken off where it could not be.
-    pub async fn go_on(self: &Arc<Self>, open: Open, client: &mut Client, alarm: &mut Alarm) {
+    pub async fn go_on(self: &Arc<Self>, mut open: Box<Open>, client: &mut Client, alarm: &mut Alarm) {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
         let Open {
             request,
-            mut exchange,
+            exchange,
             reached,
-        } = open;
+        } = &mut *open;
         let generation = exchange.generation().clone();
         // Boxed, so that a stream does not hold room for the decisions that led to it.
-        let planned = Box::pin(self.plan(&generation, &request, reached, client, &mut exchange, alarm)).await;
+        let planned = Box::pin(self.plan(&generation, request, reached, client, exchange, alarm)).await;
         let result = match planned {
-            Ok(plan) => self.carry_out(plan, client, &mut exchange, alarm).await,
+            Ok(plan) => self.carry_out(plan, client, exchange, alarm).await,
             Err(failure) => Err(failure),
         };
-        self.conclude(result, &request.fields, client, &mut exchange, alarm)
-            .await;
+        self.conclude(result, &request.fields, client, exchange, alarm).await;
     }
 
     /// Answers something that is no request.
@@ -243,22 +243,19 @@ impl Proxy {
         self: &Arc<Self>,
         generation: &'a Generation,
         request: &'a RequestHead,
-        reached: Reached,
+        reached: &mut Reached,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
-        let reached = match reached {
-            Reached::Limits(index) => {
-                let Some(decided) = Decided::again(generation, request, exchange, index) else {
-                    return Err(ProxyError::Internal.into());
-                };
-                self.ask(&decided, Stage::Arrival, client, exchange, alarm).await?;
-                self.reach_behind_limits(&decided, client, exchange)
-            }
-            reached => reached,
-        };
-        let (index, lookup) = match reached {
+        if let Reached::Limits(index) = *reached {
+            let Some(decided) = Decided::again(generation, request, exchange, index) else {
+                return Err(ProxyError::Internal.into());
+            };
+            self.ask(&decided, Stage::Arrival, client, exchange, alarm).await?;
+            *reached = self.reach_behind_limits(&decided, client, exchange);
+        }
+        let (index, lookup) = match std::mem::replace(reached, Reached::Queued) {
             Reached::Queued => {
                 flush(client, alarm).await?;
                 return Ok(Plan::Answered);
@@ -303,7 +300,7 @@ impl Proxy {
     ) -> Result<(), Failure> {
         match plan {
             Plan::Answered => Ok(()),
-            Plan::Deliver(decided, response) => self.deliver(&decided, *response, client, exchange, alarm).await,
+            Plan::Deliver(decided, response) => self.deliver(&decided, response, client, exchange, alarm).await,
             Plan::Read(head, reader, recoder) => self.read(*head, reader, recoder, client, exchange, alarm).await,
         }
     }
@@ -317,7 +314,7 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), Failure> {
-        exchange.responds(head.status);
+        exchange.responds(head.status, Instant::now());
         let has_body = head.framing != Framing::None;
         client.respond(head);
         if has_body {
@@ -393,7 +390,7 @@ impl Proxy {
             Failure::Refused(error) if !client.has_responded() => error,
             Failure::TooMany(too_many) if !client.has_responded() => {
                 self.queue_refusal(&too_many, fields, client, exchange);
-                exchange.responds(exchange.status);
+                exchange.responds(exchange.status, Instant::now());
                 if let Err(failure) = flush(client, alarm).await {
                     exchange.error = Some(failure.reason());
                     client.abort();

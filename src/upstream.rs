@@ -269,12 +269,18 @@ impl Upstream {
     }
 
     /// What connecting comes to if nobody has to be waited for, which is most of the time.
-    pub fn connect_at_once(self: &Arc<Self>, tried: &Tried, reuse: Reuse, selection: &Selection) -> AtOnce {
+    pub fn connect_at_once(
+        self: &Arc<Self>,
+        tried: &Tried,
+        reuse: Reuse,
+        selection: &Selection,
+        now: Instant,
+    ) -> AtOnce {
         if reuse == Reuse::Fresh || self.queue.waiting() > 0 {
             return AtOnce::Nothing;
         }
         match self.offer(selection, tried) {
-            Offer::Open(open) => match open.server().idle.take() {
+            Offer::Open(open) => match open.server().idle.take(now) {
                 Some(io) => AtOnce::Connected(Origin::http1(io, open, Reuse::Pooled)),
                 None => AtOnce::Open(open),
             },
@@ -399,7 +405,7 @@ impl Upstream {
         selection: &Selection,
     ) -> Result<Origin, ConnectError> {
         if reuse == Reuse::Pooled
-            && let Some(io) = server.idle.take()
+            && let Some(io) = server.idle.take(Instant::now())
         {
             return Ok(Origin::http1(io, open, Reuse::Pooled));
         }

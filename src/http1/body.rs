@@ -178,7 +178,12 @@ impl Decoder {
                     0 => State::Done,
                     rest => State::Length(rest),
                 };
-                Ok(Event::Data(buf.split_to(piece).freeze()))
+                // A buffer that is handed out whole need not be shared.
+                let piece = match piece == buf.len() {
+                    true => std::mem::take(buf),
+                    false => buf.split_to(piece),
+                };
+                Ok(Event::Data(piece.freeze()))
             }
             State::ChunkLine | State::ChunkData(_) | State::ChunkEnd => self.decode_chunks(buf),
             State::Trailers => self.decode_trailers(buf),

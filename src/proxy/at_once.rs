@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::cached::{Lookup, hit};
 use super::compression::Chosen;
@@ -99,7 +100,7 @@ impl Proxy {
                     return None;
                 }
                 Poll::Ready(Err(_)) => reached = Reached::Failed(Failure::ClientGone),
-                Poll::Pending => exchange.responds(exchange.status),
+                Poll::Pending => exchange.responds(exchange.status, Instant::now()),
             }
         } else if client.backlog() > 0 {
             // Answers to requests in front of this one do not wait for whatever this one waits for. What cannot be written now

@@ -76,8 +76,9 @@ impl<'a> Attempts<'a> {
     }
 
     /// A connection, if nobody has to be waited for.
-    pub fn connect_at_once(&self) -> AtOnce {
-        self.upstream.connect_at_once(&self.tried, self.reuse, &self.selection)
+    pub fn connect_at_once(&self, now: Instant) -> AtOnce {
+        let selection = &self.selection;
+        self.upstream.connect_at_once(&self.tried, self.reuse, selection, now)
     }
 
     /// A connection to a server, to one that has not been tried if there is one, unless the client leaves first.
@@ -207,7 +208,7 @@ pub(super) fn discard(mut origin: Origin) {
     loop {
         match origin.poll_body(&mut cx) {
             Poll::Ready(Ok(BodyEvent::Data(data))) if data.len() <= room => room -= data.len(),
-            Poll::Ready(Ok(BodyEvent::End(_))) => return origin.end(),
+            Poll::Ready(Ok(BodyEvent::End(_))) => return origin.end(Instant::now()),
             _ => return,
         }
     }

@@ -230,9 +230,11 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
-        let Response { origin, head, .. } = response;
+        let Response {
+            origin, relay, head, ..
+        } = response;
         origin.record(Event::Ended(Outcome::Ok));
-        origin.end();
+        origin.end(relay.heard());
         let key = &fetch.destination.key;
         let candidates = fetch.candidates.iter().map(|stored| (stored, &stored.meta));
         let selected: Vec<_> = selected_by_304(candidates, &head.fields, times.received)

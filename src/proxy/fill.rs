@@ -14,7 +14,7 @@ use super::l2::Keeping;
 use super::metered::Metered;
 use super::origin::Response;
 use super::recode::Recoder;
-use super::relay::Relay;
+use super::relay::{Limits, Relay};
 use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::epochs::Subject;
 use crate::cache::filling::{Broken, Room};
@@ -83,7 +83,7 @@ impl Proxy {
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         status.append_to(&mut head.fields);
         let key = &fetch.destination.key;
-        let recoder = self.recode(decided, Some(key), &mut head, &mut Relay::download().limits);
+        let recoder = self.recode(decided, Some(key), &mut head, &mut Limits::DOWNLOAD.clone());
         let mut fill = Fill {
             proxy: self.clone(),
             route: decided.route.name.clone(),
@@ -129,7 +129,7 @@ impl Proxy {
         };
         head.fields.push("Age", served.age.get().to_string());
         status.append_to(&mut head.fields);
-        let recoder = self.recode(decided, Some(key), &mut head, &mut Relay::download().limits);
+        let recoder = self.recode(decided, Some(key), &mut head, &mut Limits::DOWNLOAD.clone());
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         Plan::Read(Box::new(head), reader, recoder)
     }
@@ -144,14 +144,14 @@ impl Proxy {
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), Failure> {
-        exchange.responds(head.status);
+        let mut relay = Relay::download();
+        exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
         client.respond(head);
         if !has_body {
             client.finish(None);
         }
         let mut bytes = 0;
-        let mut relay = Relay::download();
         let passing = |data: &Bytes| bytes += data.len() as u64;
         exchange.coding = recoder.as_ref().map(|recoder| recoder.coding());
         let mut meter = exchange.counts_tokens().then(|| {
@@ -172,7 +172,11 @@ impl Proxy {
             exchange.used(meter.finish(End::of(&result)));
         }
         exchange.response_bytes = bytes;
-        result.map_err(|error| Failure::within_response(&error))
+        let flushed = match result {
+            Ok(()) => relay.flush(client, alarm).await,
+            Err(error) => Err(error),
+        };
+        flushed.map_err(|error| Failure::within_response(&error))
     }
 }
 
@@ -229,7 +233,7 @@ impl Fill {
             _ => metrics::Outcome::Ok,
         };
         origin.record(Event::Ended(outcome));
-        origin.end();
+        origin.end(Instant::now());
     }
 
     fn end(mut self, last: Bytes) {

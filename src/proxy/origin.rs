@@ -104,7 +104,7 @@ impl Proxy {
         let mut relay = Relay::new(client, limits.clone(), upstream.holds(), began);
         relay.begin_with(std::mem::take(&mut exchange.ahead));
         loop {
-            let connected = match attempts.connect_at_once() {
+            let connected = match attempts.connect_at_once(began) {
                 AtOnce::Connected(origin) => Ok(origin),
                 at_once => {
                     let open = match at_once {

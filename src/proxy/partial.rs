@@ -115,7 +115,7 @@ impl Proxy {
         let Some(body) = collect(&mut origin, announced.held.len(), alarm).await else {
             return Ok(None);
         };
-        origin.end();
+        origin.end(Instant::now());
         let whole = join(stored, meta, &fields, &body, &combined);
         let whole = Arc::new(whole.for_route(rules.compression.as_deref()));
         let subject = subject(destination, &decided.route.name, &whole.meta);

@@ -52,12 +52,13 @@ impl Proxy {
     pub(super) async fn deliver(
         &self,
         decided: &Decided<'_>,
-        mut response: Response,
+        mut response: Box<Response>,
         client: &mut Client,
         exchange: &mut Exchange,
         alarm: &mut Alarm,
     ) -> Result<(), Failure> {
-        let result = match response.head.status {
+        let status = response.head.status;
+        let result = match status {
             101 => self.tunnel(decided, &mut response, client, exchange, alarm).await,
             _ => self.deliver_body(decided, &mut response, client, exchange, alarm).await,
         };
@@ -67,12 +68,19 @@ impl Proxy {
             Err((outcome, _)) => *outcome,
         };
         response.origin.record(Event::Ended(outcome));
-        match result {
-            Ok(()) => {
-                response.origin.end();
-                Ok(())
+        if let Err((_, failure)) = result {
+            return Err(failure);
+        }
+        // Before the client has all of it: nobody else has to wait for a slow reader, and whoever has the whole response in hand, and asks
+        // again, finds the connection.
+        response.origin.end(response.relay.heard());
+        drop(response.permits);
+        match status {
+            101 => Ok(()),
+            _ => {
+                let flushed = response.relay.flush(client, alarm).await;
+                flushed.map_err(|error| Failure::within_response(&error))
             }
-            Err((_, failure)) => Err(failure),
         }
     }
 
@@ -116,7 +124,7 @@ impl Proxy {
         let recoder = self.recode(decided, None, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
         exchange.push_set_cookie(&mut head.fields);
-        exchange.responds(head.status);
+        exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
         client.respond(head);
         if !has_body {
@@ -184,7 +192,7 @@ impl Proxy {
         };
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         exchange.push_set_cookie(&mut head.fields);
-        exchange.responds(101);
+        exchange.responds(101, relay.heard());
         exchange.kind = Kind::Stream;
         let _counted = (
             exchange.route().map(|route| route.metrics.stream_guard()),

@@ -4,19 +4,26 @@
 //! sockets, and a slow reader holds at most 64 KiB and one read.
 
 mod held;
+mod progress;
+mod source;
+mod tunnel;
+mod upload;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
+pub use self::source::Source;
+
 use self::held::Held;
+use self::progress::{Due, Now, Progress, after, earliest};
+use self::upload::Upload;
 use super::recode::RecodeError;
-use crate::cache::FillReader;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
 use crate::edge::stalled::WRITE_PROGRESS;
@@ -24,7 +31,6 @@ use crate::http1::response::ResponseError;
 use crate::io::Alarm;
 use crate::message::{BodyEvent, ResponseHead};
 use crate::transform::events::{EventBoundary, HEARTBEAT};
-use crate::transform::fields::clean_trailers;
 use crate::upstream::retry::Body;
 use crate::upstream::{Origin, OriginError};
 
@@ -53,6 +59,19 @@ pub struct Limits {
     pub heartbeat: Option<Duration>,
 }
 
+impl Limits {
+    /// Of a response that does not come from an origin.
+    pub const DOWNLOAD: Self = Self {
+        request_body: None,
+        request_idle: WRITE_PROGRESS,
+        send: None,
+        first_byte: None,
+        between_bytes: None,
+        write: WRITE_PROGRESS,
+        heartbeat: None,
+    };
+}
+
 /// Why an exchange did not come to a good end.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
@@ -74,49 +93,6 @@ pub enum RelayError {
     /// The body that came cannot be read, or there was no memory to compress it.
     #[error("the body cannot be recoded: {0}")]
     Recode(#[from] RecodeError),
-}
-
-/// Where a response body comes from.
-pub trait Source {
-    /// The next piece.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>>;
-
-    /// The origin, where it is one: it may still be taking the request.
-    fn origin(&mut self) -> Option<&mut Origin>;
-}
-
-impl<S: Source> Source for &mut S {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
-        (**self).poll_piece(cx)
-    }
-
-    fn origin(&mut self) -> Option<&mut Origin> {
-        (**self).origin()
-    }
-}
-
-impl Source for Origin {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
-        self.poll_body(cx).map_err(RelayError::Origin)
-    }
-
-    fn origin(&mut self) -> Option<&mut Origin> {
-        Some(self)
-    }
-}
-
-impl Source for FillReader {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, RelayError>> {
-        match ready!(FillReader::poll_piece(self, cx)) {
-            Ok(Some(data)) => Poll::Ready(Ok(BodyEvent::Data(data))),
-            Ok(None) => Poll::Ready(Ok(BodyEvent::End(None))),
-            Err(broken) => Poll::Ready(Err(RelayError::Fill(broken))),
-        }
-    }
-
-    fn origin(&mut self) -> Option<&mut Origin> {
-        None
-    }
 }
 
 /// How far one exchange has come. Its two sides are lent to it at each step.
@@ -147,74 +123,9 @@ pub enum Hold {
     UntilWritten,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Upload {
-    Streaming,
-    /// All of the body is queued, not all of it is written.
-    Flushing,
-    Done,
-    /// The origin takes no more; its response may still come.
-    Stopped,
-}
-
-/// When a queue was last seen to shrink.
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    written: u64,
-    backlog: usize,
-    at: Instant,
-    /// Something waits for the peer, if only inside TLS.
-    waits: bool,
-}
-
-/// The time of one poll, read once and only if it matters.
-#[derive(Debug, Default)]
-struct Now(Option<Instant>);
-
-impl Now {
-    fn read(&mut self) -> Instant {
-        *self.0.get_or_insert_with(Instant::now)
-    }
-}
-
-impl Progress {
-    /// Everything is written.
-    fn flushed(&mut self, written: u64, now: &mut Now) {
-        if written != self.written {
-            self.at = now.read();
-        }
-        *self = Self {
-            written,
-            backlog: 0,
-            waits: false,
-            at: self.at,
-        };
-    }
-
-    /// The peer does not take everything. The time before something began to wait does not count, and what TLS takes at once is no
-    /// progress of the peer.
-    fn stuck(&mut self, written: u64, backlog: usize, now: &mut Now) {
-        if !self.waits || (written != self.written && self.backlog > 0) {
-            self.at = now.read();
-        }
-        *self = Self {
-            written,
-            backlog,
-            waits: true,
-            at: self.at,
-        };
-    }
-}
-
 impl Relay {
     /// The request's head is queued already. Up to `room` bytes of the request body are held.
     pub fn new(client: &Client, limits: Limits, room: usize, now: Instant) -> Self {
-        let progress = Progress {
-            written: 0,
-            backlog: 0,
-            waits: false,
-            at: now,
-        };
         let upload = match client.body_is_read() {
             true => Upload::Flushing,
             false => Upload::Streaming,
@@ -228,9 +139,9 @@ impl Relay {
             received: 0,
             sent: 0,
             client_read: now,
-            client_wrote: progress,
+            client_wrote: Progress::new(now),
             origin_read: now,
-            origin_wrote: progress,
+            origin_wrote: Progress::new(now),
             interims: 0,
         }
     }
@@ -250,18 +161,9 @@ impl Relay {
 
     /// For a response that does not come from an origin.
     pub fn download() -> Self {
-        let limits = Limits {
-            request_body: None,
-            request_idle: WRITE_PROGRESS,
-            send: None,
-            first_byte: None,
-            between_bytes: None,
-            write: WRITE_PROGRESS,
-            heartbeat: None,
-        };
         Self {
             upload: Upload::Done,
-            ..Self::new(&Client::Nobody, limits, 0, Instant::now())
+            ..Self::new(&Client::Nobody, Limits::DOWNLOAD, 0, Instant::now())
         }
     }
 
@@ -310,9 +212,11 @@ impl Relay {
         alarm: &mut Alarm,
         method: &Method,
     ) -> Result<ResponseHead, RelayError> {
+        let mut begun = Now::at(self.origin_read);
         poll_fn(|cx| {
+            let mut now = std::mem::take(&mut begun);
             loop {
-                if let Poll::Ready(result) = self.poll_upload(cx, client, origin) {
+                if let Poll::Ready(result) = self.poll_upload(cx, client, origin, &mut now) {
                     result?;
                 }
                 match origin.poll_head(cx, method) {
@@ -348,7 +252,8 @@ impl Relay {
         .await
     }
 
-    /// Passes the response's body on. Its head is queued already.
+    /// Passes the response's body on. Its head is queued already. At the end all of it is, too, and [`flush`](Self::flush) has to
+    /// follow: the origin need not wait for that.
     ///
     /// # Errors
     /// What came before the error has been written; the client must be told that the body is not whole.
@@ -362,12 +267,13 @@ impl Relay {
         let mut boundary = EventBoundary::default();
         let mut state = Download::Reading;
         self.client_wrote.at = self.origin_read;
+        let mut begun = Now::at(self.origin_read);
         poll_fn(|cx| {
-            let mut now = Now::default();
+            let mut now = std::mem::take(&mut begun);
             let mut heard = false;
             loop {
                 if let Some(origin) = source.origin()
-                    && let Poll::Ready(result) = self.poll_upload(cx, client, origin)
+                    && let Poll::Ready(result) = self.poll_upload(cx, client, origin, &mut now)
                 {
                     result?;
                 }
@@ -394,6 +300,13 @@ impl Relay {
                         Poll::Pending => break,
                     }
                 }
+                if heard {
+                    self.origin_read = now.read();
+                }
+                // While the request is still under way, both sides have to go on: the client may read nothing before it has written.
+                if matches!((&state, self.upload), (Download::Ended, Upload::Done | Upload::Stopped)) {
+                    return Poll::Ready(Ok(()));
+                }
                 match client.poll_flush(cx) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Ready(Ok(())) => match &mut state {
@@ -410,9 +323,6 @@ impl Relay {
                         },
                     },
                     Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog(), &mut now),
-                }
-                if heard {
-                    self.origin_read = now.read();
                 }
                 if self.is_client_unread(source.origin().map_or(0, |origin| origin.backlog()))
                     && client.poll_gone(cx).is_ready()
@@ -456,161 +366,26 @@ impl Relay {
         .await
     }
 
-    /// After a 101: bytes both ways until one side ends, or both have been silent for `idle`.
-    pub async fn tunnel(
-        &mut self,
-        client: &mut Client,
-        origin: &mut Origin,
-        alarm: &mut Alarm,
-        idle: Duration,
-    ) -> Result<(), RelayError> {
-        self.upload = Upload::Streaming;
-        self.limits.request_body = None;
-        self.limits.heartbeat = None;
-        let mut ended = false;
+    /// Writes what is queued for the client.
+    ///
+    /// # Errors
+    /// The client has left, or does not read.
+    pub async fn flush(&mut self, client: &mut Client, alarm: &mut Alarm) -> Result<(), RelayError> {
+        let mut begun = Now::at(self.origin_read);
         poll_fn(|cx| {
-            let mut now = Now::default();
-            loop {
-                if let Poll::Ready(result) = self.poll_upload(cx, client, origin) {
-                    result?;
-                    ended = true;
-                }
-                let mut full = false;
-                while !ended {
-                    if client.backlog() >= HIGH_WATER {
-                        full = true;
-                        break;
-                    }
-                    match origin.poll_body(cx) {
-                        Poll::Ready(Ok(BodyEvent::Data(data))) => {
-                            self.origin_read = Instant::now();
-                            self.sent += data.len() as u64;
-                            client.send(data);
-                        }
-                        Poll::Ready(Ok(BodyEvent::End(_))) => ended = true,
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                        Poll::Pending => break,
-                    }
-                }
-                match client.poll_flush(cx)? {
-                    Poll::Ready(()) if ended => return Poll::Ready(Ok(())),
-                    Poll::Ready(()) if full => continue,
-                    Poll::Ready(()) => self.client_wrote.flushed(client.written(), &mut now),
-                    Poll::Pending => self.client_wrote.stuck(client.written(), client.backlog(), &mut now),
-                }
-                let active = self.client_read.max(self.origin_read);
-                let (deadline, due) = earliest([
-                    Some((active + idle, Due::OriginSilent)),
-                    self.client_wrote
-                        .waits
-                        .then(|| (self.client_wrote.at + self.limits.write, Due::ClientStalled)),
-                    after(
-                        self.origin_wrote.at,
-                        self.limits.send.filter(|_| self.origin_wrote.waits),
-                        Due::OriginSilent,
-                    ),
-                ]);
-                match (alarm.poll(cx, deadline), due) {
-                    (Poll::Pending, _) => return Poll::Pending,
-                    (Poll::Ready(_), Due::ClientStalled) => {
-                        return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
-                    }
-                    (Poll::Ready(_), _) => return Poll::Ready(Ok(())),
-                }
+            if let Poll::Ready(result) = client.poll_flush(cx) {
+                return Poll::Ready(result.map_err(RelayError::Client));
             }
+            let mut now = std::mem::take(&mut begun);
+            self.client_wrote.stuck(client.written(), client.backlog(), &mut now);
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(left()));
+            }
+            let deadline = self.client_wrote.at + self.limits.write;
+            let late = alarm.poll(cx, Some(deadline));
+            late.map(|_| Err(RelayError::ClientStalled(self.limits.write)))
         })
         .await
-    }
-
-    /// Ready when the request has been written, or can no longer be.
-    fn poll_upload(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client,
-        origin: &mut Origin,
-    ) -> Poll<Result<(), RelayError>> {
-        loop {
-            let mut waiting = false;
-            while self.upload == Upload::Streaming && origin.backlog() < HIGH_WATER {
-                match self.poll_request_body(cx, client) {
-                    Poll::Ready(Ok(BodyEvent::Data(data))) => origin.send(data),
-                    Poll::Ready(Ok(BodyEvent::End(trailers))) => {
-                        origin.finish(trailers.as_ref());
-                        self.upload = Upload::Flushing;
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {
-                        waiting = true;
-                        break;
-                    }
-                }
-            }
-            if matches!(self.upload, Upload::Done | Upload::Stopped) {
-                return Poll::Ready(Ok(()));
-            }
-            let mut now = Now::default();
-            let flushed = origin.poll_flush(cx);
-            if self.hold == Hold::UntilWritten && origin.written() > 0 {
-                self.held.let_go();
-            }
-            match flushed {
-                Poll::Pending => self.origin_wrote.stuck(origin.written(), origin.backlog(), &mut now),
-                Poll::Ready(_) => self.origin_wrote.flushed(origin.written(), &mut now),
-            }
-            match flushed {
-                Poll::Ready(Ok(())) if self.upload == Upload::Flushing => {
-                    self.upload = Upload::Done;
-                    self.origin_wrote.at = now.read();
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                // An origin that answers early may close its side (RFC 9112 §9.5). Its response counts; if there is none, reading
-                // it tells why.
-                Poll::Ready(Err(_)) => {
-                    self.upload = Upload::Stopped;
-                    self.origin_wrote.at = now.read();
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// The next piece of the request body: of what an earlier attempt has read, then of what was read before there was one, then of
-    /// the client's.
-    fn poll_request_body(&mut self, cx: &mut Context<'_>, client: &mut Client) -> Poll<Result<BodyEvent, RelayError>> {
-        if let Some(event) = self.held.next() {
-            return Poll::Ready(Ok(event));
-        }
-        let mut event = match self.ahead.pop_front() {
-            Some(event) => event,
-            None => ready!(client.poll_body(cx))?,
-        };
-        match &mut event {
-            BodyEvent::Data(data) => {
-                self.client_read = Instant::now();
-                self.received += data.len() as u64;
-                if let Some(limit) = self.limits.request_body
-                    && self.received > limit
-                {
-                    return Poll::Ready(Err(RelayError::RequestTooLarge(limit)));
-                }
-                self.held.push(data);
-            }
-            BodyEvent::End(trailers) => {
-                if let Some(trailers) = trailers {
-                    clean_trailers(trailers);
-                }
-                self.held.finish(trailers.as_ref());
-            }
-        }
-        Poll::Ready(Ok(event))
-    }
-
-    /// The request body is over, or waits for the origin to take what is queued.
-    fn is_client_unread(&self, backlog: usize) -> bool {
-        self.upload != Upload::Streaming || backlog >= HIGH_WATER
     }
 
     fn head_deadline(&self, origin: &Origin) -> (Option<Instant>, RelayError) {
@@ -639,24 +414,6 @@ enum Download {
     Failed(Option<RelayError>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    ClientStalled,
-    OriginSilent,
-    Heartbeat,
-}
-
 fn left() -> RelayError {
     RelayError::Client(ClientError::Gone(std::io::ErrorKind::ConnectionAborted.into()))
-}
-
-fn after(since: Instant, time: Option<Duration>, due: Due) -> Option<(Instant, Due)> {
-    time.map(|time| (since + time, due))
-}
-
-fn earliest(all: [Option<(Instant, Due)>; 3]) -> (Option<Instant>, Due) {
-    match all.into_iter().flatten().min_by_key(|(at, _)| *at) {
-        Some((at, due)) => (Some(at), due),
-        None => (None, Due::OriginSilent),
-    }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use super::{Decided, Failure, Proxy, flush};
 use crate::cache::{Stored, StoredLines};
@@ -42,7 +43,7 @@ impl Proxy {
         alarm: &mut Alarm,
     ) -> Result<(), Failure> {
         self.queue_stored(decided, stored, served, status, client, exchange);
-        exchange.responds(exchange.status);
+        exchange.responds(exchange.status, Instant::now());
         flush(client, alarm).await
     }
 

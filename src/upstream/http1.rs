@@ -3,8 +3,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Method;
+use tokio::time::Instant;
 
 use super::{OpenExchange, OriginError, Reuse};
 use crate::http1::body::{Decoder, Event};
@@ -146,7 +147,7 @@ impl Http1Origin {
                     keep_alive,
                 }) = received
                 {
-                    let _ = self.inbox.buffer.split_to(length);
+                    self.inbox.buffer.advance(length);
                     if head.status >= 200 {
                         self.response = match head.framing {
                             Framing::None | Framing::Length(0) => Response::Whole { keep_alive },
@@ -226,10 +227,10 @@ impl Http1Origin {
         self.response = Response::Tunnel;
     }
 
-    pub fn end(self) {
+    pub fn end(self, since: Instant) {
         let clean = self.request == Request::Finished && self.outbox.backlog() == 0 && self.inbox.buffer.is_empty();
         if clean && matches!(self.response, Response::Whole { keep_alive: true }) {
-            self.open.server().keep(self.io);
+            self.open.server().keep(self.io, since);
         }
     }
 }

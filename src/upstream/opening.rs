@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::http2::Stream;
 use super::{ConnectError, Reuse, Server};
@@ -57,7 +58,7 @@ impl Server {
                 }
             }
         }
-        if let Some(io) = self.idle.take() {
+        if let Some(io) = self.idle.take(Instant::now()) {
             return Ok(Opened::Http1(io, Reuse::Pooled));
         }
         match self.connector.connect(None).await? {
@@ -93,7 +94,7 @@ impl Server {
         match self.connector.connect(None).await? {
             (io, Some(Alpn::Http1)) => {
                 self.opening.speaks_http1.store(true, Ordering::Relaxed);
-                self.idle.put(io);
+                self.idle.put(io, Instant::now());
             }
             (io, _) => {
                 self.http2.open(io).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Method;
+use tokio::time::Instant;
 
 use super::http1::Http1Origin;
 use super::http2::{Http2Origin, Stream};
@@ -152,8 +153,12 @@ impl Origin {
         }
     }
 
-    /// Ends the exchange: the connection is kept if request and response are whole and it may live on, else closed.
-    pub fn end(self) {
-        either!(self, origin => origin.end());
+    /// Ends the exchange: the connection is kept if request and response are whole and it may live on, else closed. `since`: when the
+    /// response's last bytes came.
+    pub fn end(self, since: Instant) {
+        match self {
+            Self::Http1(origin) => origin.end(since),
+            Self::Http2(origin) => origin.end(),
+        }
     }
 }

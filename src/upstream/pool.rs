@@ -38,17 +38,18 @@ impl Pool {
     }
 
     /// The connection that was used last, of those that are still open and silent.
-    pub fn take(&self) -> Option<Box<dyn Duplex>> {
+    pub fn take(&self, now: Instant) -> Option<Box<dyn Duplex>> {
         loop {
             let mut idle = self.connections.lock().pop_back()?;
-            if idle.since.elapsed() < self.idle && is_open_and_silent(&mut *idle.io) {
+            if now.saturating_duration_since(idle.since) < self.idle && is_open_and_silent(&mut *idle.io) {
                 return Some(idle.io);
             }
         }
     }
 
-    pub fn put(&self, mut io: Box<dyn Duplex>) {
-        if self.limit == 0 || !is_open_and_silent(&mut *io) {
+    /// Keeps a connection that is idle since then. Whether it is still open is seen when it is taken.
+    pub fn put(&self, io: Box<dyn Duplex>, since: Instant) {
+        if self.limit == 0 {
             return;
         }
         let mut connections = self.connections.lock();
@@ -59,10 +60,7 @@ impl Pool {
             true => connections.pop_front(),
             false => None,
         };
-        connections.push_back(Idle {
-            io,
-            since: Instant::now(),
-        });
+        connections.push_back(Idle { io, since });
         drop(connections);
         // Closed outside the lock.
         drop(oldest);
@@ -116,24 +114,24 @@ mod tests {
     async fn closed_talking_and_old_connections_are_not_reused() {
         let pool = Pool::new(8, Duration::from_secs(4));
         let (io, far) = pair();
-        pool.put(io);
-        assert!(pool.take().is_some(), "an open one is");
+        pool.put(io, Instant::now());
+        assert!(pool.take(Instant::now()).is_some(), "an open one is");
         drop(far);
 
         let (io, far) = pair();
-        pool.put(io);
+        pool.put(io, Instant::now());
         drop(far);
-        assert!(pool.take().is_none(), "closed");
+        assert!(pool.take(Instant::now()).is_none(), "closed");
 
         let (io, mut far) = pair();
-        pool.put(io);
+        pool.put(io, Instant::now());
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        assert!(pool.take().is_none(), "talking");
+        assert!(pool.take(Instant::now()).is_none(), "talking");
 
         let (io, _far) = pair();
-        pool.put(io);
+        pool.put(io, Instant::now());
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(pool.take().is_none(), "old");
+        assert!(pool.take(Instant::now()).is_none(), "old");
     }
 
     #[tokio::test(start_paused = true)]
@@ -142,7 +140,7 @@ mod tests {
         let mut far = Vec::new();
         for _ in 0..3 {
             let (io, end) = pair();
-            pool.put(io);
+            pool.put(io, Instant::now());
             far.push(end);
         }
         assert_eq!(pool.connections.lock().len(), 2);
@@ -153,7 +151,7 @@ mod tests {
 
         let none = Pool::new(0, Duration::from_secs(4));
         let (io, _end) = pair();
-        none.put(io);
-        assert!(none.take().is_none());
+        none.put(io, Instant::now());
+        assert!(none.take(Instant::now()).is_none());
     }
 }

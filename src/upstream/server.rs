@@ -104,9 +104,9 @@ impl Server {
         self.http2.close();
     }
 
-    /// Keeps a connection on which a request and its response have come to a clean end.
-    pub fn keep(&self, io: Box<dyn crate::io::Duplex>) {
-        self.idle.put(io);
+    /// Keeps a connection on which a request and its response have come to a clean end, then.
+    pub fn keep(&self, io: Box<dyn crate::io::Duplex>, since: Instant) {
+        self.idle.put(io, since);
     }
 }
 
