@@ -3,6 +3,7 @@
 mod clients;
 mod dictionaries;
 mod live;
+mod random;
 mod shared;
 mod stored;
 

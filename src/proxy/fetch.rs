@@ -28,6 +28,7 @@ use crate::rfc9111::reuse::{Forward, Reuse, Served, is_error, reuse, reuse_on_er
 use crate::rfc9111::storability::{Accepted, Codings, Storable, storable};
 use crate::rfc9111::stored::StaleUse;
 use crate::rfc9111::validation::{Freshened, HeadEffect, freshen, head_effect, make_conditional, selected_by_304};
+use crate::rfc9111::vary::normalise;
 use crate::transform::forwarding::Trust;
 use crate::upstream::Event;
 
@@ -59,7 +60,7 @@ impl Proxy {
         let request = decided.request;
         let requested = Timestamp::from(self.clock.now());
         let ask = |fields: &mut Fields| {
-            ask_for_identity(fields, rules);
+            ask_for_codings(fields, rules);
             if !fetch.candidates.is_empty() {
                 let candidates: Vec<_> = fetch.candidates.iter().map(|stored| stored.fields.unpack()).collect();
                 let metas = fetch.candidates.iter().map(|stored| &stored.meta);
@@ -177,7 +178,8 @@ impl Proxy {
         exchange.cache = Some(Forward::Method.into());
         let request = decided.request;
         let requested = Timestamp::from(self.clock.now());
-        let mut response = match self.send(decided, |_| {}, client, exchange, alarm).await? {
+        let ask = |fields: &mut Fields| ask_for_codings(fields, rules);
+        let mut response = match self.send(decided, ask, client, exchange, alarm).await? {
             Sent::Response(response) => response,
             Sent::Answered => return Ok(Plan::Answered),
         };
@@ -450,12 +452,23 @@ impl Fetch {
     }
 }
 
-/// What is stored is compressed here, once for all clients: so the origin is asked for the response without a coding, whoever asks.
-pub(crate) fn ask_for_identity(request: &mut Fields, rules: &CacheRules) {
-    if rules.codings() == Codings::Ours {
-        request.set("Accept-Encoding", "identity");
-        for name in ["available-dictionary", "dictionary-id"] {
-            request.remove(name);
+/// What is stored may be compressed here, once for all clients: then the origin is asked for the response without a coding, whoever asks.
+/// Where the origin chooses a coding, it does so by what requests have in common that share a response (RFC 9111 §4.1).
+pub(crate) fn ask_for_codings(request: &mut Fields, rules: &CacheRules) {
+    match rules.codings() {
+        Codings::Ours => {
+            request.set("Accept-Encoding", "identity");
+            for name in ["available-dictionary", "dictionary-id"] {
+                request.remove(name);
+            }
+        }
+        Codings::Origins => {
+            let normal = normalise("accept-encoding", request).map(std::borrow::Cow::into_owned);
+            if let Some(normal) = normal
+                && request.get("accept-encoding") != Some(normal.as_slice())
+            {
+                request.set("Accept-Encoding", normal);
+            }
         }
     }
 }

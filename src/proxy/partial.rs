@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::fetch::{Fetch, ask_for_identity};
+use super::fetch::{Fetch, ask_for_codings};
 use super::fill::subject;
 use super::origin::{Response, Sent};
 use super::{Decided, Failure, Plan, Proxy};
@@ -67,7 +67,7 @@ impl Proxy {
         exchange.cache = Some(Forward::Partial.into());
         let requested = Timestamp::from(self.clock.now());
         let began = self.cache.begin();
-        let ask = |fields: &mut Fields| ask_for_identity(fields, rules);
+        let ask = |fields: &mut Fields| ask_for_codings(fields, rules);
         let Sent::Response(mut response) = self.send(&asking, ask, client, exchange, alarm).await? else {
             return Ok(Some(Plan::Answered));
         };

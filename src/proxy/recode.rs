@@ -20,6 +20,7 @@ use crate::io::Alarm;
 use crate::message::{BodyEvent, Fields};
 use crate::transform::compress::against::live_against;
 use crate::transform::compress::decode::{DecodeError, Decoder};
+use crate::transform::compress::drop_what_is_of_the_bytes;
 use crate::transform::compress::encode::{Encoder, Recipe};
 use crate::transform::compress::workers::Workers;
 use crate::transform::events::{EventBoundary, HEARTBEAT};
@@ -321,7 +322,10 @@ impl<S: Source> Recoded<S> {
                         break;
                     }
                 }
-                Poll::Ready(Ok(BodyEvent::End(trailers))) => {
+                Poll::Ready(Ok(BodyEvent::End(mut trailers))) => {
+                    if let Some(trailers) = &mut trailers {
+                        drop_what_is_of_the_bytes(trailers);
+                    }
                     brought.then = Then::Finish;
                     brought.ending = Some(Ending(trailers));
                     break;

@@ -95,9 +95,14 @@ const OF_THE_BYTES: [&str; 5] = [
     "accept-ranges",
 ];
 
+/// Takes out of a response's fields, or trailers, what holds for the origin's bytes alone.
+pub fn drop_what_is_of_the_bytes(fields: &mut Fields) {
+    fields.retain(|name, _| !OF_THE_BYTES.iter().any(|known| name.eq_ignore_ascii_case(known)));
+}
+
 /// Makes a response's fields those of its recoded body.
 pub fn recode_fields(fields: &mut Fields, recoding: Recoding) {
-    fields.retain(|name, _| !OF_THE_BYTES.iter().any(|known| name.eq_ignore_ascii_case(known)));
+    drop_what_is_of_the_bytes(fields);
     match recoding {
         Recoding::To(_) | Recoding::Against(..) => fields.set("Content-Encoding", recoding.as_str()),
         Recoding::Undone => drop(fields.remove("content-encoding")),

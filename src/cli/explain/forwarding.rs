@@ -5,7 +5,7 @@ use crate::config::{self, Verify};
 use crate::http1::encode::{self, Connection};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::proxy::Decided;
-use crate::proxy::fetch::ask_for_identity;
+use crate::proxy::fetch::ask_for_codings;
 use crate::proxy::origin::LONG_IDLE;
 use crate::proxy::pass::limit_stream;
 use crate::proxy::relay::Limits;
@@ -74,7 +74,7 @@ pub fn forwarded(
         };
         let mut forwarded = forward_request(decided.request, &context)?;
         if let Way::Looked(rules) = way {
-            ask_for_identity(&mut forwarded.fields, rules);
+            ask_for_codings(&mut forwarded.fields, rules);
         }
         if decided.generation.compresses {
             restore_conditions(&mut forwarded.fields, Accepted::of(&decided.request.fields));

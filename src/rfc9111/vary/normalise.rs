@@ -1,5 +1,6 @@
 //! Makes values equal that mean the same (RFC 9111 §4.1): lines are combined, insignificant whitespace goes, and lists
-//! whose order has no meaning are sorted.
+//! whose order has no meaning are sorted. Of `Accept-Encoding` only that is left which origins choose by: so many clients share
+//! responses, and nobody splits what is stored by naming codings that there are not.
 
 use std::borrow::Cow;
 
@@ -16,6 +17,8 @@ enum Kind {
     Cookie,
     /// Members with weights, their order without meaning (RFC 9110 §12.5).
     Weighted,
+    /// The same, of which only some names have a meaning.
+    Codings,
     /// Anything else: combined with commas, whitespace around them without meaning.
     List,
 }
@@ -24,10 +27,20 @@ fn kind(name: &str) -> Kind {
     match name {
         "authorization" | "proxy-authorization" => Kind::Opaque,
         "cookie" => Kind::Cookie,
-        "accept-encoding" | "accept-language" | "accept-charset" => Kind::Weighted,
+        "accept-encoding" => Kind::Codings,
+        "accept-language" | "accept-charset" => Kind::Weighted,
         _ => Kind::List,
     }
 }
+
+/// The content codings of the Web, in the order of their names; old names stand for them (RFC 9110 §8.4.1.1, §8.4.1.3).
+const CODINGS: [&str; 7] = ["br", "compress", "dcb", "dcz", "deflate", "gzip", "zstd"];
+
+/// Those that `*` stands for: the others need something that not everybody has.
+const ANY_CODING: [&str; 4] = ["br", "deflate", "gzip", "zstd"];
+
+/// A response without a coding will have to do.
+const NO_CODING: &[u8] = b"identity";
 
 /// The normal form of a request field given by its lower-case name; `None` where the request does not have it. Two requests
 /// with equal forms mean the same by it.
@@ -44,6 +57,11 @@ pub fn normalise<'a>(name: &'a str, request: &'a Fields) -> Option<Cow<'a, [u8]>
         Kind::Weighted => match weighted(request, name) {
             Some(members) => Cow::Owned(write_weighted(members)),
             None => list(request, name, first, more),
+        },
+        // What cannot be read asks for nothing.
+        Kind::Codings => match weighted(request, name) {
+            Some(members) => codings(&members),
+            None => Cow::Borrowed(NO_CODING),
         },
         Kind::List => list(request, name, first, more),
     };
@@ -180,6 +198,25 @@ fn canonical(token: &[u8]) -> Cow<'static, [u8]> {
         b"x-gzip" => Cow::Borrowed(b"gzip"),
         b"x-compress" => Cow::Borrowed(b"compress"),
         _ => Cow::Owned(token),
+    }
+}
+
+/// The codings that may be sent, whichever is liked best: few origins ask for that, and every client reads what it accepts.
+fn codings(members: &[Weighted]) -> Cow<'static, [u8]> {
+    let weight_of = |name: &[u8]| {
+        let of_it = members.iter().filter(|member| *member.name == *name);
+        of_it.map(|member| member.weight).min()
+    };
+    let others = weight_of(b"*");
+    let is_accepted = |name: &&str| {
+        let by_star = others.filter(|_| ANY_CODING.contains(name));
+        weight_of(name.as_bytes()).or(by_star).unwrap_or_default() > 0
+    };
+    let accepted: Vec<&str> = CODINGS.into_iter().filter(is_accepted).collect();
+    match accepted.as_slice() {
+        [] => Cow::Borrowed(NO_CODING),
+        [one] => Cow::Borrowed(one.as_bytes()),
+        several => Cow::Owned(several.join(", ").into_bytes()),
     }
 }
 

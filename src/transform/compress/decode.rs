@@ -191,6 +191,8 @@ pub fn decode(body: &[u8], coding: Coding, limit: u64) -> Result<Bytes, DecodeEr
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use proptest::prelude::*;
 
     use super::super::encode::{Encoder, Purpose, Recipe, encode};
@@ -200,6 +202,20 @@ mod tests {
 
     fn text(length: usize) -> Vec<u8> {
         (0..length).map(|at| b'a' + (at * at % 23) as u8).collect()
+    }
+
+    /// What decoders say that are not ours.
+    fn decoded_by_others(coded: &[u8], coding: Coding) -> Vec<u8> {
+        let mut out = Vec::new();
+        match coding {
+            Coding::Gzip => flate2::read::GzDecoder::new(coded).read_to_end(&mut out).unwrap(),
+            Coding::Br => brotli::Decompressor::new(coded, 4096).read_to_end(&mut out).unwrap(),
+            Coding::Zstd => zstd::stream::read::Decoder::new(coded)
+                .unwrap()
+                .read_to_end(&mut out)
+                .unwrap(),
+        };
+        out
     }
 
     #[test]
@@ -305,6 +321,7 @@ mod tests {
                 }
                 coded.extend_from_slice(&encoder.finish().unwrap());
                 prop_assert_eq!(decode(&coded, coding, NO_LIMIT).unwrap(), whole.as_bytes());
+                prop_assert_eq!(decoded_by_others(&coded, coding), whole.as_bytes());
             }
         }
     }

@@ -117,8 +117,12 @@ pub fn judge(rules: &Compression, status: u16, fields: &Fields, length: Option<u
 
 /// Whether a body has a coding, and one that can be read here.
 pub fn body_as_it_came(fields: &Fields) -> Body {
-    let mut codings = fields.get_all("content-encoding");
-    match codings.next().map(|coding| Coding::parse(coding.trim_ascii())) {
+    // RFC 9110 §8.4.1 has it that nobody writes this, and some do, who are asked for just that.
+    let mut codings = fields
+        .get_all("content-encoding")
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    match codings.next().map(Coding::parse) {
         None => Body::Plain,
         Some(Some(coding)) if codings.next().is_none() => Body::Coded(coding),
         Some(_) => Body::Fixed,
@@ -141,6 +145,8 @@ pub fn wish(rules: &Compression, request: &Fields, body: Body) -> Result<Recodin
             Some(coding) => willing(rules, request).map(|()| Recoding::To(coding)),
             None => Err(Declined::NotAccepted),
         },
+        // RFC 9111 §5.2.1.6.
+        Body::Coded(_) if request.has_token("cache-control", "no-transform") => Err(Declined::NoTransform),
         Body::Coded(coding) => {
             let accepted = Accepted::of(request);
             match !accepted.accepts(coding) && accepted.accepts_identity() {
@@ -277,7 +283,7 @@ mod tests {
             (("Content-Encoding", "GZIP"), Body::Coded(Coding::Gzip)),
             (("Content-Encoding", "deflate"), Body::Fixed),
             (("Content-Encoding", "gzip, br"), Body::Fixed),
-            (("Content-Encoding", "identity"), Body::Fixed),
+            (("Content-Encoding", "identity"), Body::Plain),
             (("Cache-Control", "max-age=5, private"), Body::Fixed),
             (("Cache-Control", "private=\"x\""), Body::Fixed),
             (("Set-Cookie", "a=b"), Body::Fixed),
@@ -300,7 +306,7 @@ mod tests {
         let br = Some(Recoding::To(Coding::Br));
         let gzipped = Body::Coded(Coding::Gzip);
         type Row = (&'static [(&'static str, &'static str)], Body, Option<Recoding>);
-        let table: [Row; 10] = [
+        let table: [Row; 11] = [
             (&[("Accept-Encoding", "br")], Body::Plain, br),
             (&[], Body::Plain, None),
             (&[("Accept-Encoding", "br")], Body::Fixed, None),
@@ -319,6 +325,7 @@ mod tests {
             (&[("Accept-Encoding", "br")], gzipped, Some(Recoding::Undone)),
             (&[("Accept-Encoding", "br, gzip;q=0.1")], gzipped, None),
             (&[("Accept-Encoding", "identity;q=0")], gzipped, None),
+            (&[("Cache-Control", "no-transform")], gzipped, None),
         ];
         for (lines, body, expected) in table {
             assert_eq!(recoding(&rules(), &fields(lines), body), expected, "{lines:?}");
