@@ -41,6 +41,7 @@ use crate::clock::Moment;
 use crate::config;
 use crate::exchange::Arrival;
 use crate::http1::Limits;
+use crate::in_place::pinned;
 use crate::io::{Alarm, Duplex};
 use crate::message::Scheme;
 use crate::metrics::Gauge;
@@ -257,7 +258,7 @@ impl FrontDoor {
             let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
             if let Some(open) = self.proxy.take_up(&mut client, request, arrival, came).await {
                 // Boxed, so that an idle connection does not hold room for an exchange.
-                Box::pin(self.proxy.go_on(open, &mut client, &mut alarm)).await;
+                pinned(|| self.proxy.go_on(open, &mut client, &mut alarm)).await;
                 moment = None;
             }
             let Client::Http1(http1) = &mut client else { return };

@@ -21,6 +21,7 @@ pub mod edge;
 pub mod exchange;
 pub mod generation;
 pub mod http1;
+mod in_place;
 pub mod io;
 pub mod key;
 pub mod limit;

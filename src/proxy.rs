@@ -48,6 +48,7 @@ use crate::edge::client::Client;
 use crate::edge::stalled::Stalled;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::{CacheRules, Collapse, Generation};
+use crate::in_place::pinned;
 use crate::io::Alarm;
 use crate::limit::rate::Stage;
 use crate::limit::shared::Shared;
@@ -217,7 +218,7 @@ impl Proxy {
         } = &mut *open;
         let generation = exchange.generation().clone();
         // Boxed, so that a stream does not hold room for the decisions that led to it.
-        let planned = Box::pin(self.plan(&generation, request, reached, client, exchange, alarm)).await;
+        let planned = pinned(|| self.plan(&generation, request, reached, client, exchange, alarm)).await;
         let result = match planned {
             Ok(plan) => self.carry_out(plan, client, exchange, alarm).await,
             Err(failure) => Err(failure),

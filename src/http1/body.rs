@@ -190,6 +190,17 @@ impl Decoder {
         }
     }
 
+    /// Takes what is missing of the body out of `buf`, if it has a length and all of that is there.
+    pub fn rest_at_once(&mut self, buf: &mut BytesMut) -> Option<Bytes> {
+        match self.state {
+            State::Length(length) if length <= buf.len() as u64 => match self.decode(buf) {
+                Ok(Event::Data(data)) => Some(data),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Tells that the connection has ended and that [`decode`](Self::decode) has nothing more to hand out.
     ///
     /// # Errors

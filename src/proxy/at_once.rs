@@ -19,6 +19,7 @@ use crate::clock::Moment;
 use crate::edge::client::Client;
 use crate::exchange::{Arrival, Exchange};
 use crate::generation::Generation;
+use crate::in_place::boxed;
 use crate::limit::rate::{Admitted, Stage};
 use crate::message::{RequestHead, ResponseHead};
 use crate::metrics::CacheResult;
@@ -107,7 +108,7 @@ impl Proxy {
             // is noticed with the next write.
             let _ = client.poll_flush(cx);
         }
-        Some(Box::new(Open {
+        Some(boxed(|| Open {
             request,
             exchange,
             reached,

@@ -55,7 +55,7 @@ impl Proxy {
         exchange: &Exchange,
     ) -> Result<Plan<'a>, Failure> {
         let Response {
-            origin,
+            mut origin,
             relay,
             mut head,
             permits,
@@ -96,10 +96,15 @@ impl Proxy {
         };
         fill.release_too_large(fill.filling.length.unwrap_or(0));
         let between_bytes = relay.limits.between_bytes;
-        match has_body {
-            // There is nothing to bring in: it is over before the client gets its head.
-            false => fill.finish_empty(origin),
-            true => drop(tokio::spawn(fill.run(origin, between_bytes))),
+        // Where there is nothing to bring in, and nobody to wait for, it is over before the client gets its head.
+        let at_hand = match (has_body, &self.cache.l2) {
+            (false, _) => Some(Bytes::new()),
+            (true, None) => origin.body_at_hand(),
+            (true, Some(_)) => None,
+        };
+        match at_hand {
+            Some(body) => fill.finish_at_once(origin, body),
+            None => drop(tokio::spawn(fill.run(origin, between_bytes))),
         }
         // No cookie that names the client's server: what is stored here, a shared cache in front of us may store too,
         // and would hand one client's cookie to all (RFC 9111 §7.3). A response that is not stored brings it.
@@ -216,15 +221,15 @@ impl Fill {
         self.end(last);
     }
 
-    /// There is no body: nobody has to wait for anything.
-    fn finish_empty(mut self, origin: Origin) {
+    /// The body is whole, and it does not matter when it is written to L2.
+    fn finish_at_once(mut self, origin: Origin, body: Bytes) {
         self.record(origin);
-        if let Some(stored) = self.keep(&Bytes::new()) {
+        if let Some(stored) = self.keep(&body) {
             let lease = self.duty.as_mut().and_then(FetchDuty::take_lease);
             self.proxy
                 .write_behind(self.keeping.clone(), &self.destination, &stored, lease);
         }
-        self.end(Bytes::new());
+        self.end(body);
     }
 
     fn record(&self, origin: Origin) {

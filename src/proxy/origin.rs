@@ -12,6 +12,7 @@ use super::{Decided, Failure, Proxy};
 use crate::edge::client::Client;
 use crate::edge::stalled::WRITE_PROGRESS;
 use crate::exchange::{Exchange, Kind};
+use crate::in_place::boxed;
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
@@ -185,7 +186,7 @@ impl Proxy {
                                     exchange.kind != Kind::Behind && sticky.is_due(token, server, *now)
                                 })
                                 .map(|(sticky, now)| sticky.set_cookie(server, now));
-                            return Ok(Sent::Response(Box::new(Response {
+                            return Ok(Sent::Response(boxed(|| Response {
                                 origin,
                                 relay,
                                 head,

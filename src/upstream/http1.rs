@@ -211,6 +211,17 @@ impl Http1Origin {
         }
     }
 
+    pub fn body_at_hand(&mut self) -> Option<Bytes> {
+        let Response::Body { decoder, keep_alive } = &mut self.response else {
+            return None;
+        };
+        let body = decoder.rest_at_once(&mut self.inbox.buffer)?;
+        self.response = Response::Whole {
+            keep_alive: *keep_alive,
+        };
+        Some(body)
+    }
+
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, OriginError>> {
         if self.inbox.buffer.is_empty() {
             match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {

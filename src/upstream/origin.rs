@@ -15,6 +15,7 @@ use super::http2::{Http2Origin, Stream};
 use super::{Event, OpenExchange, Reuse, Server};
 use crate::http1::body::BodyError;
 use crate::http1::response::ResponseError;
+use crate::in_place::boxed;
 use crate::io::Duplex;
 use crate::message::{BodyEvent, Fields, RequestHead, ResponseHead, Version};
 
@@ -64,7 +65,7 @@ macro_rules! either {
 
 impl Origin {
     pub(super) fn http1(io: Box<dyn Duplex>, open: OpenExchange, reuse: Reuse) -> Self {
-        Self::Http1(Box::new(Http1Origin::new(io, open, reuse)))
+        Self::Http1(boxed(|| Http1Origin::new(io, open, reuse)))
     }
 
     pub(super) fn http2(requests: SendRequest<Bytes>, stream: Stream, open: OpenExchange) -> Self {
@@ -144,6 +145,14 @@ impl Origin {
     /// The next piece of the response body.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, OriginError>> {
         either!(self, origin => origin.poll_body(cx))
+    }
+
+    /// All of the response's body, if it came together with its head.
+    pub fn body_at_hand(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Http1(origin) => origin.body_at_hand(),
+            Self::Http2(_) => None,
+        }
     }
 
     /// After a 101: what follows is no longer HTTP, both ways.
