@@ -69,8 +69,14 @@ impl Clock {
 
     /// Nanoseconds since the process first asked: never goes back, whatever is done to the system's time.
     pub fn uptime(&self) -> u64 {
+        self.uptime_at(tokio::time::Instant::now())
+    }
+
+    /// [`uptime`](Self::uptime) at another time than now; 0 for whatever was before the process first asked.
+    pub fn uptime_at(&self, instant: tokio::time::Instant) -> u64 {
         static SINCE: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let since = u64::try_from(SINCE.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let since = instant.into_std().saturating_duration_since(*SINCE);
+        let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let offset = u64::try_from(self.offset.load(Ordering::Relaxed)).unwrap_or(0);
         since.saturating_add(offset.saturating_mul(1_000_000))
     }

@@ -19,7 +19,7 @@ PATHS = {
     "hit 1 KiB": "/hit/1k",
     "hit 64 KiB": "/hit/64k",
     "304": "/hit/1k",
-    "refusal": "/refused/1k",
+    "refusal": "/few/1k",
     "pass 1 KiB": "/pass/1k",
 }
 # Under valgrind everything takes fifty times as long.

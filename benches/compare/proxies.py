@@ -77,7 +77,7 @@ def certificate(machine):
 
 
 def start_origin(machine):
-    """Static files of all sizes, below /pass/ (`no-store`), /hit/ and /refused/ (fresh for an hour); /many/N is a fresh 1 KiB for
+    """Static files of all sizes, below /pass/ (`no-store`), /hit/ and /few/ (fresh for an hour); /many/N is a fresh 1 KiB for
     every N; /write takes anything."""
     files = machine.scratch / "files"
     files.mkdir(exist_ok=True)
@@ -91,7 +91,7 @@ def start_origin(machine):
     server {{
         LISTEN
         location /pass/ {{ alias {files}/; add_header Cache-Control no-store; }}
-        location ~ ^/(hit|refused)/(.+)$ {{ alias {files}/$2; add_header Cache-Control max-age=3600; }}
+        location ~ ^/(hit|few)/(.+)$ {{ alias {files}/$2; add_header Cache-Control max-age=3600; }}
         location /many/ {{ rewrite ^ /made last; }}
         location = /made {{
             internal;
@@ -278,7 +278,7 @@ upstreams:
   events: {{ servers: ["127.0.0.1:{events}"] }}
 routes:
   - {{ name: events, match: {{ path_prefix: /events }}, upstream: events }}
-  - {{ name: refused, match: {{ path_prefix: /refused }}, upstream: app, rate_limit: {{ requests: 1, per: 1d }} }}
+  - {{ name: few, match: {{ path_prefix: /few }}, upstream: app, rate_limit: {{ requests: 1, per: 1d }} }}
   - {{ name: app, match: {{ path_prefix: / }}, upstream: app }}
 cache: {{ memory: {{ size: {setup.cache}B }} }}
 metrics: {{ listen: "127.0.0.1:{free_port()}" }}

@@ -6,7 +6,7 @@ from load import wrk
 from proxies import Setup, start_origin
 from report import median
 
-PATHS = {"hit 1 KiB": "/hit/1k", "refusal": "/refused/1k"}
+PATHS = {"hit 1 KiB": "/hit/1k", "refusal": "/few/1k"}
 
 
 def compare(machine, options, report):

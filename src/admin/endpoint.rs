@@ -198,8 +198,11 @@ impl Admin {
     }
 }
 
-/// Reads a body.
+/// Reads a body, which is always an object: members by position would be another interface.
 fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Refusal::Body("The body must be a JSON object.".to_owned()));
+    }
     serde_json::from_slice(body).map_err(|error| Refusal::Body(format!("The body is not what it has to be: {error}.")))
 }
 

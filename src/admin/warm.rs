@@ -6,11 +6,14 @@ pub mod sitemap;
 pub mod sources;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
@@ -48,11 +51,36 @@ pub struct WarmRequest {
 }
 
 /// A URL, alone or with what belongs to it.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
 pub enum WarmUrl {
     Plain(String),
     With(WarmEntry),
+}
+
+/// By hand, so that it is said what is wrong with an entry.
+impl<'de> Deserialize<'de> for WarmUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = WarmUrl;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL, or an object with url, headers and priority")
+            }
+
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<WarmUrl, E> {
+                Ok(WarmUrl::Plain(url.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WarmUrl, A::Error> {
+                WarmEntry::deserialize(MapAccessDeserializer::new(map)).map(WarmUrl::With)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -62,7 +90,7 @@ pub struct WarmEntry {
     /// Fields of the request, for variants.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Higher ones first.
+    /// A whole number; higher ones first.
     #[serde(default)]
     pub priority: i32,
 }

@@ -7,6 +7,7 @@ mod asked;
 mod caching;
 mod compression;
 mod forwarding;
+mod limits;
 mod routing;
 mod storing;
 mod text;
@@ -146,6 +147,7 @@ fn tell(asked: &Asked, generation: &Generation, now: Timestamp, text: &mut Text)
     if generation.purges && is_purge(&request) {
         return Err(routing::purge(&decided, &client, text));
     }
+    limits::rates(&decided, &client, text);
     let rules = generation
         .routes
         .get(selected.index)
@@ -187,6 +189,7 @@ fn sent(decided: &Decided<'_>, way: &caching::Way<'_>, client: &ClientAddress, t
     let Some(upstream) = decided.generation.config.upstreams.get(decided.route.upstream) else {
         return Err(ProxyError::NoServer.into());
     };
+    limits::places(decided, text);
     forwarding::upstream(upstream, text);
     match forwarding::forwarded(decided, upstream, client, way) {
         Ok(lines) => text.block("forwarded", lines),

@@ -56,7 +56,7 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooMany {
     /// Those of its route's limits that it is too much for.
-    violated: ArrayVec<usize, MAX_LIMITS>,
+    violated: ArrayVec<u8, MAX_LIMITS>,
     retry_after: Duration,
 }
 
@@ -103,6 +103,11 @@ impl RouteLimits {
             addresses: config.addresses,
             limiter: limiter.clone(),
         }))
+    }
+
+    /// All limits, in order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        self.limits.iter()
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Arc<Limit>> {
@@ -192,7 +197,7 @@ impl RouteLimits {
                 }
             }
         }
-        self.conclude(stage, asked, TakenFrom::Memory, subject, estimate, now, standing)
+        self.conclude(stage, &asked, TakenFrom::Memory, subject, estimate, now, standing)
     }
 
     /// As [`RouteLimits::admit`], where that has not been enough: asks the store that instances share, or while that is away takes
@@ -245,7 +250,7 @@ impl RouteLimits {
         let asked: Asked = asked
             .map(|((index, question), verdict)| (*index, question.key, question.units, verdict))
             .collect();
-        self.conclude(stage, asked, from, subject, estimate, now, standing)
+        self.conclude(stage, &asked, from, subject, estimate, now, standing)
     }
 
     fn take_shares(&self, shared: &Shared, questions: &[Question<'_>], now: u64) -> Vec<Verdict> {
@@ -295,7 +300,7 @@ impl RouteLimits {
     fn conclude(
         self: &Arc<Self>,
         stage: Stage,
-        asked: Asked,
+        asked: &Asked,
         from: TakenFrom,
         subject: Subject<'_>,
         estimate: Estimate,
@@ -303,7 +308,7 @@ impl RouteLimits {
         standing: &mut Option<Box<Standing>>,
     ) -> Result<(), TooMany> {
         let mut refused = false;
-        for (index, _, _, verdict) in &asked {
+        for (index, _, _, verdict) in asked {
             let Some(limit) = self.limits.get(*index) else { continue };
             refused |= limit.refuses(verdict);
             if verdict.admission != Admission::Admitted && limit.config.enforcement == Enforcement::DryRun {
@@ -312,14 +317,14 @@ impl RouteLimits {
             }
         }
         if refused {
-            return Err(self.refuse(&asked, subject, now, standing));
+            return Err(self.refuse(asked, subject, now, standing));
         }
         if asked.is_empty() {
             return Ok(());
         }
         let standing = self.standing(standing, now);
         standing.admitted(stage, estimate);
-        for (index, key, taken, verdict) in asked {
+        for (index, key, taken, verdict) in asked.iter().copied() {
             let Some(limit) = self.limits.get(index) else { continue };
             if verdict.admission != Admission::Admitted {
                 continue;
@@ -367,7 +372,7 @@ impl RouteLimits {
                 limit.metrics.refused(why);
                 standing.marked = Some((limit.config.name.clone(), why));
             }
-            let _ = too_many.violated.try_push(*index);
+            let _ = too_many.violated.try_push(u8::try_from(*index).unwrap_or(u8::MAX));
             too_many.retry_after = too_many.retry_after.max(retry_after);
             standing.tell(*index, *verdict);
         }

@@ -33,7 +33,11 @@ impl Proxy {
         let Some(limits) = route.and_then(|route| route.limits.as_ref()) else {
             return Ok(Admitted::In);
         };
-        let (subject, now) = (subject(decided, exchange), self.clock.uptime());
+        let now = match stage {
+            Stage::Arrival => self.clock.uptime_at(exchange.started),
+            Stage::Forward => self.clock.uptime(),
+        };
+        let subject = subject(decided, exchange);
         limits.admit(stage, subject, now, &mut exchange.standing)
     }
 

@@ -23,22 +23,22 @@ async fn commands_tell_in_tables_or_json_and_by_their_exit_status() {
         (
             &["inspect", "http://test/a", "--admin", &open],
             0,
-            "hit; asked for 1 times lately",
+            "hit; asked for once lately",
         ),
         (
             &["purge", "--prefix", "/", "--dry-run", "--admin", &open],
             0,
-            "1 responses would be purged",
+            "1 response would be purged",
         ),
         (
             &["purge", "--tag", "a", "--admin", &open],
             0,
-            "0 responses and those of 1 tags purged",
+            "0 responses and those of 1 tag purged",
         ),
         (
             &["purge", "http://test/a", "--soft", "--admin", &open],
             0,
-            "1 responses made stale",
+            "1 response made stale",
         ),
         (
             &["purge", "http://test/a", "--after", "1h", "--admin", &open],

@@ -147,6 +147,9 @@ async fn lists_are_bounded_and_bad_ones_do_nothing() {
         json!({ "everything": true, "after": "2d" }),
         json!({ "everything": true, "unknown": 1 }),
         json!([]),
+        // By position.
+        json!([[], [], [], [], [], [], true]),
+        json!([["http://test/a"]]),
     ] {
         let refused = ask(proxy.admin_address(), "POST", "/purge", &[], &body.to_string()).await;
         assert_eq!(refused.status, 400, "{}", refused.text());

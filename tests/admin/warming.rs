@@ -369,3 +369,33 @@ async fn an_access_log_says_what_is_asked_for_most() {
     .await;
     assert_eq!(finished.stdout, "done: 1 stored\n", "{}", finished.stderr);
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_a_list_is_said() {
+    let origin = Origin::start().await;
+    let proxy = Inside::before(&origin, ADMIN).await;
+    for (body, wrong) in [
+        (
+            r#"{"urls":[{"url":"http://test/","priority":0.5}]}"#,
+            "floating point `0.5`, expected i32",
+        ),
+        (r#"{"urls":[{"priority":1}]}"#, "missing field `url`"),
+        (
+            r#"{"urls":[{"url":"http://test/","method":"POST"}]}"#,
+            "unknown field `method`",
+        ),
+        (
+            r#"{"urls":[7]}"#,
+            "expected a URL, or an object with url, headers and priority",
+        ),
+        (r#"{"urls":["nonsense"]}"#, "nonsense"),
+        (r#"[["http://test/"]]"#, "must be a JSON object"),
+        ("{}", "hottest"),
+    ] {
+        let refused = ask(proxy.admin_address(), "POST", "/warm", &[], body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains(wrong), "{body}: {detail}");
+    }
+    assert_eq!(origin.request_count(), 0);
+}

@@ -25,7 +25,11 @@ pub fn text(report: &Value) -> String {
         (Some(_), None) => plain(&report["decision"]),
         (Some(_), Some(_)) => format!("{} ({})", plain(&report["decision"]), plain(&report["reason"])),
     };
-    let mut text = format!("{decision}; asked for {} times lately\n\n", number(&report["requests"]));
+    let asked = match report["requests"].as_u64() {
+        Some(1) => "once".to_owned(),
+        _ => format!("{} times", number(&report["requests"])),
+    };
+    let mut text = format!("{decision}; asked for {asked} lately\n\n");
     let rows: Vec<_> = list(&report["variants"]).map(variant).collect();
     match rows.is_empty() {
         true if report["l2"] == "unavailable" => text.push_str("nothing is in memory, and Redis is away\n"),

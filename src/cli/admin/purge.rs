@@ -99,12 +99,20 @@ pub fn text(report: &Value) -> String {
         (false, true) => "made stale",
         (false, false) => "purged",
     };
-    let responses = number(&report["responses"]);
+    let responses = match report["responses"].as_u64() {
+        Some(1) => "1 response".to_owned(),
+        _ => format!("{} responses", number(&report["responses"])),
+    };
     let mut text = match report["tags"].as_u64() {
         Some(tags @ 1..) if report["dry_run"] == false => {
-            format!("{responses} responses and those of {tags} tags {done}\n")
+            let tags = if tags == 1 {
+                "1 tag".to_owned()
+            } else {
+                format!("{tags} tags")
+            };
+            format!("{responses} and those of {tags} {done}\n")
         }
-        _ => format!("{responses} responses {done}\n"),
+        _ => format!("{responses} {done}\n"),
     };
     if let Some(waiting @ 1..) = report["waiting"].as_u64() {
         text.push_str(&format!(

@@ -59,7 +59,8 @@ impl Limit {
         matches!(self.config.unit, LimitUnit::Tokens { .. })
     }
 
-    pub(super) fn exempts(&self, subject: &Subject<'_>) -> bool {
+    /// Whether it is not for this client.
+    pub fn exempts(&self, subject: &Subject<'_>) -> bool {
         let exempt = &self.config.exempt;
         let by_address = || subject.client.is_some_and(|client| contains(&exempt.addresses, client));
         let by_header = |(name, wanted): &(String, String)| {

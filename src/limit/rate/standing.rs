@@ -142,7 +142,7 @@ impl Standing {
         now: &str,
     ) -> (ResponseHead<StoredLines<'_>>, Bytes) {
         let violated = too_many.violated.iter();
-        let violated = violated.filter_map(|limit| Some(&*self.limits.get(*limit)?.config.name));
+        let violated = violated.filter_map(|limit| Some(&*self.limits.get(usize::from(*limit))?.config.name));
         let answer = &self.limits.refusal;
         let (mut head, body) = answer.render(violated, too_many.retry_after, accept, request_id, now);
         self.append_state(&mut head.fields);

@@ -251,3 +251,59 @@ fn purge_requests_are_told_whom_they_are_taken_from() {
     assert_eq!(asked("/admin/x", "10.9.9.9").1, "HTTP/1.1 403 Forbidden");
     assert_eq!(asked("/x", "127.0.0.1").1, "HTTP/1.1 405 Method Not Allowed");
 }
+
+#[test]
+fn what_clients_may_have_is_said() {
+    let site = "
+listen: 127.0.0.1:8080
+upstreams: { app: { servers: [127.0.0.1:3001], concurrency: { max_in_flight: 50 } } }
+rate_limits:
+  exempt: { addresses: [192.0.2.0/24] }
+  default:
+    - { name: second, requests: 10, per: 1s, burst: 5 }
+    - { name: day, bytes: 1GiB, per: 1d, key: [host, \"header:X-User\"], block_for: 1m, count_hits: false, dry_run: true }
+concurrency: { max_in_flight: 100, queue: 20, queue_timeout: 2s, adaptive: { min: 5 }, per_client: { max_in_flight: 3, queue: 1 }, max_streams: 7 }
+routes:
+  - { name: free, match: { path_prefix: /free }, upstream: app, rate_limit: off }
+  - { name: chat, match: { path_prefix: /chat }, upstream: app, rate_limit: { tokens: 1000, per: 1m }, stream: { heartbeat: 15s } }
+  - { name: dear, match: { path_prefix: /dear }, upstream: app, rate_limit_cost: 5, concurrency: { max_in_flight: 1, queue: 0 } }
+  - { name: site, match: { path_prefix: / }, upstream: app }
+";
+    let rates = |target: &str, from: &str| {
+        let url = format!("http://a.example.com{target}");
+        under(&told(site, &["GET", &url, "--from", from]), "rate limits")
+    };
+    let day = "day: 1 GiB in 24 h by host and header:x-user, 1 GiB at once, then refused for 1 min, hits are free (dry_run: refuses nobody)";
+    let second = "second: 10 requests in 1 s by client_ip, 5 requests at once";
+    assert_eq!(rates("/", "198.51.100.1"), [second, day]);
+    assert_eq!(rates("/free", "198.51.100.1"), [""; 0]);
+    assert_eq!(
+        rates("/chat", "198.51.100.1"),
+        ["chat: 1000 tokens in 1 min by client_ip, 1000 tokens at once"]
+    );
+    let (exempt, cost) = (
+        "  not this client's: it is exempt",
+        "  each request of this route counts 5 times",
+    );
+    assert_eq!(rates("/", "192.0.2.9"), [second, exempt, day, exempt]);
+    assert_eq!(rates("/dear", "198.51.100.1"), [second, cost, day, cost]);
+    let places = |target: &str| {
+        let url = format!("http://a.example.com{target}");
+        under(&told(site, &["GET", &url]), "in flight")
+    };
+    let (client, all) = (
+        "each client by client_ip: 3, 1 wait",
+        "all: 5 to 100 as the latency says, 20 wait for up to 2 s",
+    );
+    let upstream = "upstream: 50, 20 wait for up to 2 s";
+    assert_eq!(places("/"), [client, upstream, all]);
+    assert_eq!(
+        places("/dear"),
+        [client, "route: 1, 0 wait for up to 2 s", upstream, all]
+    );
+    assert_eq!(places("/chat"), ["all: 7 streams and WebSockets"]);
+    assert_eq!(
+        under(&told(SITE, &["GET", "http://a.example.com/"]), "rate limits"),
+        [""; 0]
+    );
+}
