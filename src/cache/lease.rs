@@ -41,14 +41,17 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Answers a text: what is remembered of the last fetch; a table: whose the lease is and the milliseconds that it has left; a number: it
-/// is yours, and whether anything stands under the response's name.
+/// is yours, and whether anything stands under the response's name. It begins with a write, so that nobody is told to wait by a server
+/// that takes none: there the lease could not be released.
 static ACQUIRE: Script = Script::new(
     r"
 local last = redis.call('GET', KEYS[2])
 if last then return last end
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[3] then return {owner, math.max(redis.call('PTTL', KEYS[1]), 1)} end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  local owner = redis.call('GET', KEYS[1])
+  if owner ~= ARGV[3] then return {owner, math.max(redis.call('PTTL', KEYS[1]), 1)} end
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
 return redis.call('EXISTS', KEYS[3])
 ",
 );

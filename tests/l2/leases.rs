@@ -216,6 +216,30 @@ async fn nobody_waits_once_redis_is_gone_or_hangs() {
     }
 }
 
+/// Leases are read on a master that has become a replica, and never released.
+#[tokio::test]
+async fn nobody_waits_where_redis_takes_no_writes() {
+    let redis = Redis::start().await;
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .otherwise(Reply::fresh(60, "kept").hold(&gate))
+        .start()
+        .await;
+    let both = two(&origin, &redis).await;
+    let mut all = one_leads(&both, &gate, 1, "/a").await;
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    // The lease has two seconds left at least.
+    within_time(Duration::from_millis(1900), "another fetch", gate.reached(2)).await;
+    ask_also(&mut all, &both, 1, "/b").await;
+    within("fetches of both", gate.reached(4)).await;
+    gate.release();
+    all_get(all, "kept").await;
+    redis.command(&["REPLICAOF", "NO", "ONE"]).await;
+    for proxy in &both {
+        heard(proxy, true).await;
+    }
+}
+
 #[tokio::test]
 async fn without_redis_a_miss_takes_no_longer() {
     let origin = Origin::builder().otherwise(Reply::fresh(60, "kept")).start().await;

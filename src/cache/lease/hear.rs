@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{ANSWER, Shared};
+use crate::metrics::{RedisFault, RedisOperation};
 use crate::redis::{Dedicated, RedisError};
 
 /// Between two attempts to listen: doubled each time.
@@ -68,6 +69,7 @@ async fn hear(shared: &Shared) -> Result<(), RedisError> {
             () = tokio::time::sleep(TRY) => {
                 if !shared.waiting.is_empty() {
                     is_there(&mut connection, shared.redis.config().deadline.max(TRY)).await?;
+                    takes_writes(shared).await?;
                 }
             }
         }
@@ -80,4 +82,15 @@ async fn is_there(connection: &mut Dedicated, patience: Duration) -> Result<(), 
         .run_until(&redis::cmd("PING"), Instant::now() + patience)
         .await?;
     Ok(())
+}
+
+/// Fails where Redis is read only: a master that has become a replica lets no lease be released.
+async fn takes_writes(shared: &Shared) -> Result<(), RedisError> {
+    // There is no such key.
+    let mut write = redis::cmd("PEXPIRE");
+    write.arg(&shared.channel).arg(1);
+    match shared.redis.run(RedisOperation::Lease, &write).await {
+        Err(error) if error.fault() == RedisFault::ReadOnly => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
