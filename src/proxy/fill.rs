@@ -77,10 +77,17 @@ impl Proxy {
         let Some(reader) = filling.read() else {
             return Err(Failure::Broken("fill"));
         };
-        if let Some(duty) = &fetch.duty {
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        // Where there is nothing to bring in, and no writing to L2 to wait for, it is over before the client gets its head.
+        let at_hand = match (has_body, &self.cache.l2) {
+            (false, _) => Some(Bytes::new()),
+            (true, None) => origin.body_at_hand(),
+            (true, Some(_)) => None,
+        };
+        // Otherwise others who wait for it find it stored.
+        if let (Some(duty), None) = (&fetch.duty, &at_hand) {
             duty.publish(filling.clone());
         }
-        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         status.append_to(&mut head.fields);
         let key = &fetch.destination.key;
         let recoder = self.recode(decided, Some(key), &mut head, &mut Limits::DOWNLOAD.clone());
@@ -96,12 +103,6 @@ impl Proxy {
         };
         fill.release_too_large(fill.filling.length.unwrap_or(0));
         let between_bytes = relay.limits.between_bytes;
-        // Where there is nothing to bring in, and nobody to wait for, it is over before the client gets its head.
-        let at_hand = match (has_body, &self.cache.l2) {
-            (false, _) => Some(Bytes::new()),
-            (true, None) => origin.body_at_hand(),
-            (true, Some(_)) => None,
-        };
         match at_hand {
             Some(body) => fill.finish_at_once(origin, body),
             None => drop(tokio::spawn(fill.run(origin, between_bytes))),

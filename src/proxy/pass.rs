@@ -104,12 +104,13 @@ impl Proxy {
             self.enter_stream(decided.generation, permits)
                 .map_err(|failure| (Outcome::Ok, failure))?;
         }
-        let metrics = exchange.route().map(|route| route.metrics.clone());
+        let mut metrics = None;
         let mut counted = None;
         let delivery = match is_stream {
             true => {
                 limit_stream(&mut relay.limits, decided.route.stream.as_ref(), &head);
                 exchange.kind = Kind::Stream;
+                metrics = exchange.route().map(|route| route.metrics.clone());
                 counted = Some((
                     metrics.as_ref().map(|metrics| metrics.stream_guard()),
                     self.work.stream(),
@@ -130,13 +131,13 @@ impl Proxy {
         if !has_body {
             client.finish(None);
         }
-        let mut first = is_stream;
+        // Only streams are asked when their first event came.
+        let mut unseen = metrics.as_ref();
         let started = exchange.started;
         let mut bytes = 0;
         let passing = |data: &bytes::Bytes| {
             bytes += data.len() as u64;
-            if let (true, Some(metrics)) = (first, &metrics) {
-                first = false;
+            if let Some(metrics) = unseen.take() {
                 metrics.first_event(started.elapsed());
             }
         };

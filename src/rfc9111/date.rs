@@ -154,15 +154,15 @@ pub fn parse_http_date(value: &[u8], now: Timestamp) -> Option<Timestamp> {
     let mut text = Text(value);
     let weekday = text.letters();
     if text.literal(b", ") {
-        return if weekday_is(weekday, 3) {
+        return if is_short_weekday(weekday) {
             imf_fixdate(text)
-        } else if weekday_is(weekday, usize::MAX) {
+        } else if is_weekday(weekday) {
             rfc850_date(text, now)
         } else {
             None
         };
     }
-    if weekday_is(weekday, 3) {
+    if is_short_weekday(weekday) {
         asctime_date(text)
     } else {
         None
@@ -237,12 +237,21 @@ fn asctime_date(mut text: Text<'_>) -> Option<Timestamp> {
     timestamp(year, month, day, time)
 }
 
-/// Whether this is a day's name, in its first `length` letters.
-fn weekday_is(letters: &[u8], length: usize) -> bool {
-    WEEKDAYS.iter().any(|name| {
-        let name = &name.as_bytes()[..length.min(name.len())];
-        name.eq_ignore_ascii_case(letters)
-    })
+fn is_weekday(letters: &[u8]) -> bool {
+    WEEKDAYS
+        .iter()
+        .any(|name| name.as_bytes().eq_ignore_ascii_case(letters))
+}
+
+/// Whether these are the first three letters of a day's name.
+fn is_short_weekday(letters: &[u8]) -> bool {
+    match letters {
+        [a, b, c] => matches!(
+            &[*a, *b, *c].map(|letter| letter.to_ascii_lowercase()),
+            b"mon" | b"tue" | b"wed" | b"thu" | b"fri" | b"sat" | b"sun"
+        ),
+        _ => false,
+    }
 }
 
 /// What is left to read.
@@ -290,11 +299,22 @@ impl<'a> Text<'a> {
 
     /// 1 to 12.
     fn month(&mut self) -> Option<u64> {
-        let letters = self.letters();
-        let index = MONTHS
-            .iter()
-            .position(|month| month.as_bytes().eq_ignore_ascii_case(letters))?;
-        Some(index as u64 + 1)
+        let [a, b, c] = self.letters() else { return None };
+        match &[*a, *b, *c].map(|letter| letter.to_ascii_lowercase()) {
+            b"jan" => Some(1),
+            b"feb" => Some(2),
+            b"mar" => Some(3),
+            b"apr" => Some(4),
+            b"may" => Some(5),
+            b"jun" => Some(6),
+            b"jul" => Some(7),
+            b"aug" => Some(8),
+            b"sep" => Some(9),
+            b"oct" => Some(10),
+            b"nov" => Some(11),
+            b"dec" => Some(12),
+            _ => None,
+        }
     }
 
     /// Second of the day.

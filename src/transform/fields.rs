@@ -253,7 +253,7 @@ pub fn clean_trailers(trailers: &mut Fields) {
 /// `Connection` and `Upgrade` of a 101 are written by who sends it.
 pub fn clean_response<D: AsRef<str>>(head: &mut ResponseHead, now: impl FnOnce() -> D) {
     let fields = &mut head.fields;
-    if Nominated::of(fields).is_unusual(fields) {
+    if Nominated::of(fields).is_unusual() {
         let received = fields.clone();
         let nominated = Nominated::of(&received);
         fields.retain(|name, _| !nominated.takes(name, kind(name).0));

@@ -343,23 +343,25 @@ fn is_spelling_of(name: &str, known: &str) -> bool {
 }
 
 /// Names that `Connection` takes away beside the known ones (RFC 9110 §7.6.1): only such as nothing depends on.
-#[derive(Debug, Default)]
-pub struct Nominated<'a> {
-    lines: Vec<&'a [u8]>,
-}
+#[derive(Debug)]
+pub struct Nominated<'a>(&'a Fields);
 
 impl<'a> Nominated<'a> {
     pub fn of(fields: &'a Fields) -> Self {
-        Self {
-            lines: fields.get_all("connection").collect(),
-        }
+        Self(fields)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.0.get_all("connection");
+        lines
+            .flat_map(|line| line.split(|b| *b == b','))
+            .map(<[u8]>::trim_ascii)
     }
 
     /// Whether it may name anything beside fields that are never passed on: most senders say `keep-alive` or `close`, and no more.
-    pub fn is_unusual(&self, fields: &Fields) -> bool {
-        let mut members = self.lines.iter().flat_map(|line| line.split(|b| *b == b','));
-        members.any(|member| match member.trim_ascii() {
-            option if option.eq_ignore_ascii_case(b"close") => fields.contains("close"),
+    pub fn is_unusual(&self) -> bool {
+        self.members().any(|option| match option {
+            option if option.eq_ignore_ascii_case(b"close") => self.0.contains("close"),
             option => !OF_ONE_CONNECTION.has_bytes(option),
         })
     }
@@ -367,10 +369,9 @@ impl<'a> Nominated<'a> {
     /// Whether a field of that name and kind must not be passed on.
     pub fn takes(&self, name: &str, kind: Kind) -> bool {
         kind == Kind::Other
-            && self.lines.iter().any(|line| {
-                let mut members = line.split(|b| *b == b',');
-                members.any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-            })
+            && self
+                .members()
+                .any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 

@@ -10,8 +10,8 @@ use super::breaker::{Breaker, Permit, Refused, State, Verdict};
 /// client leaves.
 #[derive(Debug)]
 pub struct Passage {
-    upstream: Arc<Upstream>,
-    permit: Option<Permit>,
+    /// `None`: nothing may be held up, or it has been told.
+    permit: Option<(Permit, Arc<Upstream>)>,
 }
 
 impl Upstream {
@@ -21,13 +21,10 @@ impl Upstream {
     /// The circuit is open.
     pub fn passage(self: &Arc<Self>) -> Result<Passage, Refused> {
         let permit = match &self.breaker {
-            Some(breaker) => Some(breaker.admit(self.clock.running())?),
+            Some(breaker) => Some((breaker.admit(self.clock.running())?, self.clone())),
             None => None,
         };
-        Ok(Passage {
-            upstream: self.clone(),
-            permit,
-        })
+        Ok(Passage { permit })
     }
 }
 
@@ -54,14 +51,16 @@ impl Passage {
     pub fn answered(mut self, status: u16) {
         match &self.permit {
             _ if is_gateway_failure(status) => self.settle(Verdict::Failure),
-            Some(permit) if permit.is_trial() => self.settle(Verdict::Success),
+            Some((permit, _)) if permit.is_trial() => self.settle(Verdict::Success),
             _ => self.settle(Verdict::Unknown),
         }
     }
 
     fn settle(&mut self, verdict: Verdict) {
-        if let (Some(permit), Some(breaker)) = (self.permit.take(), &self.upstream.breaker) {
-            breaker.settle(permit, verdict, self.upstream.clock.running());
+        if let Some((permit, upstream)) = self.permit.take()
+            && let Some(breaker) = &upstream.breaker
+        {
+            breaker.settle(permit, verdict, upstream.clock.running());
         }
     }
 }
