@@ -5,6 +5,7 @@
 //! and the origin is read no faster than the slowest of them reads.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -254,6 +255,21 @@ impl FillReader {
                 Poll::Pending
             }
         }
+    }
+
+    /// Waits until the body has ended, without reading it: well, or not.
+    pub async fn ended(&mut self) -> Result<(), Broken> {
+        poll_fn(|cx| {
+            let mut state = self.filling.state.lock();
+            if let Some(ended) = state.ended {
+                return Poll::Ready(ended);
+            }
+            if let Some(Some(place)) = state.readers.get_mut(self.index) {
+                place.waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

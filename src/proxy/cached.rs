@@ -331,9 +331,15 @@ impl Proxy {
         ) {
             return Ok(Turn::Alone);
         }
-        let Some(reader) = filling.read() else {
+        let Some(mut reader) = filling.read() else {
             return Ok(Turn::Alone);
         };
+        if let Some(patience) = self.would_compress(decided, &filling) {
+            let ended = tokio::time::timeout(patience, reader.ended());
+            if let Ok(Ok(())) = while_there(client, ended).await? {
+                return Ok(Turn::Again(None));
+            }
+        }
         exchange.cache = Some(CacheResult::Collapsed);
         let status = forwarded_status(reason, None, cache_status::Fetch::Collapsed);
         Ok(Turn::Read(self.read_along(decided, key, reader, &status, exchange)))

@@ -18,14 +18,14 @@ use super::recode::{Flushing, How, Places, Recoder};
 use super::relay::Limits;
 use super::{Decided, Proxy};
 use crate::cache::recoded::{Effort, Form, FormBody};
-use crate::cache::{Forms, Stored};
+use crate::cache::{Filling, Forms, Stored};
 use crate::config::{Compression, Events};
 use crate::exchange::Exchange;
 use crate::key::CacheKey;
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
 use crate::metrics::Compressed;
 use crate::transform::compress::encode::{Purpose, Recipe};
-use crate::transform::compress::rules::{Body, Untouched, judge, recoding};
+use crate::transform::compress::rules::{Body, Untouched, body, judge, recoding};
 use crate::transform::compress::tags::confirmed;
 use crate::transform::compress::workers::Workers;
 use crate::transform::compress::{Recoding, recode_fields, vary, vary_by_coding};
@@ -131,6 +131,15 @@ impl Proxy {
         head.declared_length = None;
         recode_fields(&mut head.fields, recoding);
         recoder
+    }
+
+    /// How long a request that reads along waits for the end of the body, because it would be compressed for each who does: stored, it is
+    /// compressed once for all. No longer than any byte may wait.
+    pub(super) fn would_compress(&self, decided: &Decided<'_>, filling: &Filling) -> Option<Duration> {
+        let rules = decided.route.compression.as_deref()?;
+        let body = body(rules, filling.meta.status, &filling.fields, filling.length);
+        recoding(rules, &decided.request.fields, body)?;
+        (!rules.flush_after.is_zero()).then_some(rules.flush_after)
     }
 
     /// The form of a stored response that this request gets, without waiting.

@@ -21,7 +21,7 @@ use crate::message::{BodyEvent, Fields};
 use crate::transform::compress::against::live_against;
 use crate::transform::compress::decode::{DecodeError, Decoder};
 use crate::transform::compress::drop_what_is_of_the_bytes;
-use crate::transform::compress::encode::{Encoder, Recipe};
+use crate::transform::compress::encode::{Encoder, Purpose, Recipe};
 use crate::transform::compress::workers::Workers;
 use crate::transform::events::{EventBoundary, HEARTBEAT};
 use crate::transform::negotiate::Coding;
@@ -30,7 +30,10 @@ use crate::upstream::Origin;
 /// Bodies that are recoded at the same time. Each takes up to 2 MiB; further ones are sent as they are.
 const MAX_UNDER_WAY: usize = 512;
 
-/// Of these so many with a dictionary: each takes up to 8 MiB.
+/// Event streams and the like beside them. Each takes a quarter of a MiB, for hours.
+const MAX_EVENTS: usize = 1024;
+
+/// Of the bodies so many with a dictionary: each takes up to 8 MiB.
 const MAX_WITH_DICTIONARY: usize = 32;
 
 /// Bytes that are recoded on the request's own thread between two flushes: about half a millisecond's work.
@@ -82,8 +85,9 @@ pub struct Flushing {
 /// Counts the bodies under way.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    all: Arc<AtomicUsize>,
+    bodies: Arc<AtomicUsize>,
     with_dictionary: Arc<AtomicUsize>,
+    events: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -97,9 +101,19 @@ impl Place {
 }
 
 impl Places {
-    /// Bodies under way.
+    /// Bodies and streams under way.
     pub fn taken(&self) -> usize {
-        self.all.load(Ordering::Relaxed)
+        self.bodies.load(Ordering::Relaxed) + self.events.load(Ordering::Relaxed)
+    }
+
+    /// What a body needs that is recoded like this. `None`: there are too many already.
+    fn take(&self, how: &How) -> Option<(Place, Option<Place>)> {
+        let body = || Place::take(&self.bodies, MAX_UNDER_WAY);
+        Some(match how {
+            How::Encode(recipe) if recipe.purpose == Purpose::Events => (Place::take(&self.events, MAX_EVENTS)?, None),
+            How::Encode(_) | How::Decode(..) => (body()?, None),
+            How::Against(..) => (body()?, Some(Place::take(&self.with_dictionary, MAX_WITH_DICTIONARY)?)),
+        })
     }
 }
 
@@ -130,11 +144,7 @@ impl Recoder {
         workers: &Arc<Workers>,
         places: &Places,
     ) -> Option<Self> {
-        let place = Place::take(&places.all, MAX_UNDER_WAY)?;
-        let with_dictionary = match how {
-            How::Against(..) => Some(Place::take(&places.with_dictionary, MAX_WITH_DICTIONARY)?),
-            How::Encode(_) | How::Decode(..) => None,
-        };
+        let places = places.take(&how)?;
         let inline = match how {
             // It has to be read first, which takes longer than any small piece.
             How::Against(..) => 0,
@@ -154,7 +164,7 @@ impl Recoder {
             flushing,
             inline,
             workers: workers.clone(),
-            places: (place, with_dictionary),
+            places,
         })
     }
 
@@ -406,5 +416,31 @@ impl<S: Source> Source for Recoded<S> {
 
     fn origin(&mut self) -> Option<&mut Origin> {
         self.source.origin()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_and_streams_have_places_of_their_own() {
+        let places = Places::default();
+        let how = |purpose| {
+            How::Encode(Recipe {
+                coding: Coding::Gzip,
+                level: 1,
+                purpose,
+                length: None,
+            })
+        };
+        let bodies: Vec<_> = std::iter::from_fn(|| places.take(&how(Purpose::Live))).collect();
+        let streams: Vec<_> = std::iter::from_fn(|| places.take(&how(Purpose::Events))).collect();
+        assert_eq!((bodies.len(), streams.len()), (MAX_UNDER_WAY, MAX_EVENTS));
+        assert_eq!(places.taken(), MAX_UNDER_WAY + MAX_EVENTS);
+        assert!(places.take(&How::Decode(Coding::Gzip, 1)).is_none());
+        drop((bodies, streams));
+        assert!(places.take(&how(Purpose::Live)).is_some());
+        assert_eq!(places.taken(), 0);
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{LEVELS, ON, accepting, best_is_made, fresh_page, page, read};
 use crate::support::inside::Inside;
-use crate::support::origin::{Origin, Reply};
+use crate::support::origin::{Gate, Origin, Reply};
 
 async fn compressions(proxy: &Inside, result: &str) -> f64 {
     proxy.metric("forebay_compressions_total", &[("result", result)]).await
@@ -79,6 +79,31 @@ async fn many_who_ask_at_once_pay_once() {
         assert_eq!(read(&response), page(300_000));
     }
     assert_eq!(compressions(&proxy, "stored").await, 1.0);
+}
+
+#[tokio::test]
+async fn many_who_wait_for_one_fetch_pay_once() {
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .on("/a", fresh_page(300_000).hold(&gate))
+        .start()
+        .await;
+    // As long as the others have to wait for the end of the body on a busy machine.
+    let proxy = Inside::before(&origin, "defaults: { compression: { flush_after: 10s } }\n").await;
+    let fields = accepting("zstd");
+    let asking = join_all((0..20).map(|_| proxy.request("GET", "/a", &fields, b"")));
+    let opening = async {
+        proxy.in_flight(20).await;
+        gate.release();
+    };
+    let (responses, ()) = tokio::join!(asking, opening);
+    for response in responses {
+        assert_eq!(read(&response), page(300_000));
+    }
+    assert_eq!(origin.request_count(), 1);
+    // While it passed, for the one who has fetched it, and once for all others.
+    let made = (compressions(&proxy, "live").await, compressions(&proxy, "stored").await);
+    assert_eq!(made, (1.0, 1.0));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::proxy::compression::of_response;
 use crate::transform::compress::rules::{Body, Declined, Untouched, dictionary_coding, wish};
 use crate::transform::compress::{Recoding, recode_fields, vary};
 use crate::transform::dictionary::available;
-use crate::transform::negotiate::Coding;
+use crate::transform::negotiate::{Coding, DictionaryCoding};
 
 /// What the request could get, whatever the response is.
 pub fn of_request(decided: &Decided<'_>, text: &mut Text) {
@@ -76,7 +76,11 @@ fn with_dictionary(rules: &Compression, request: &Fields, text: &mut Text) {
     }
     match (available(request), dictionary_coding(rules, request)) {
         (Some(_), Some(coding)) => text.more(format_args!(
-            "what is stored as {}, if the dictionary that the client has is known, and meant for it (RFC 9842)",
+            "what is stored{} as {}, if the dictionary that the client has is known, and meant for it (RFC 9842)",
+            match coding {
+                DictionaryCoding::Dcz => ", or just being fetched for that,",
+                DictionaryCoding::Dcb => "",
+            },
             coding.as_str()
         )),
         (None, _) => text.more("without a dictionary: there is no Available-Dictionary"),

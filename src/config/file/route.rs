@@ -320,7 +320,7 @@ pub struct FileCompression {
     pub events: Option<bool>,
     /// Which responses that may be about one client are compressed. Default: public.
     pub authenticated: Option<AuthenticatedName>,
-    /// Whether a stored response is compressed against an older one that the client still has, where the origin offers that with
+    /// Whether what the cache stores is compressed against an older version that the client still has, where the origin offers that with
     /// `Use-As-Dictionary` (RFC 9842). Default: false.
     pub dictionaries: Option<bool>,
     /// How long what has come may wait for more before it is sent. Default: 20ms.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use zstd::zstd_safe::CParameter;
 
+use crate::config::Levels;
 use crate::transform::negotiate::Coding;
 
 /// Brotli and zstd look back so far in what is compressed while it passes, as a power of two: 256 and 128 KiB. A larger window gains
@@ -16,6 +17,14 @@ const LIVE_WINDOW: Windows = Windows { br: 18, zstd: 17 };
 
 /// The same for event streams, of which there may be thousands, each for hours.
 const EVENTS_WINDOW: Windows = Windows { br: 14, zstd: 14 };
+
+/// The highest levels for event streams. With higher ones an encoder takes three to six times as much memory, most of a megabyte each, for texts
+/// that get no smaller.
+const EVENTS_LEVEL: Levels = Levels {
+    br: 3,
+    zstd: 1,
+    gzip: 9,
+};
 
 /// The same for what is stored: 4 and 8 MiB. More than 8 no client has to read (RFC 9659 §3).
 const STORED_WINDOW: Windows = Windows { br: 22, zstd: 23 };
@@ -78,10 +87,10 @@ impl Encoder {
             purpose,
             length,
         } = recipe;
-        let windows = match purpose {
-            Purpose::Live => LIVE_WINDOW,
-            Purpose::Events => EVENTS_WINDOW,
-            Purpose::Stored => STORED_WINDOW,
+        let (windows, level) = match purpose {
+            Purpose::Live => (LIVE_WINDOW, level),
+            Purpose::Events => (EVENTS_WINDOW, level.min(EVENTS_LEVEL.of(coding))),
+            Purpose::Stored => (STORED_WINDOW, level),
         };
         Ok(match coding {
             Coding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::new(level))),
