@@ -100,9 +100,9 @@ bench-slow: bench-tools ## One slow server of three: least_time beside nginx's l
 	$(CARGO) build $(LOCKED) --release --bin forebay
 	python3 benches/compare/slow_server.py $(BENCH)
 
-bench-compression: bench-tools ## Stored compression beside nginx's gzip: sizes, CPU, what streaming JSON waits; five minutes.
+bench-compression: bench-tools ## Stored compression beside nginx's gzip: sizes, CPU, what streaming JSON waits; three minutes.
 	$(CARGO) build $(LOCKED) --release --bin forebay
-	python3 benches/compare/compression.py --forebay $${CARGO_TARGET_DIR:-target}/release/forebay $(BENCH)
+	python3 benches/compare/compression.py $(BENCH)
 
 bench-l2: bench-tools test-tools ## What a hit out of Redis costs beside one out of memory, and what clients wait while Redis hangs; a minute.
 	$(CARGO) build $(LOCKED) --release --bin forebay
