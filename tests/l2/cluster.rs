@@ -14,8 +14,8 @@ use crate::support::{within, within_time};
 /// The log of purges.
 const LOG: &str = "forebay:{coherence}:log";
 
-/// When a node is back, or another has taken its place, it is used.
-const BACK: Duration = Duration::from_secs(2);
+/// When a node is back, or another has taken its place, it is used after two seconds, and what loaded machines take.
+const BACK: Duration = Duration::from_millis(2500);
 
 /// Responses that are stored.
 const TARGETS: usize = 60;
@@ -23,7 +23,7 @@ const TARGETS: usize = 60;
 /// So long that a loaded machine answers in time.
 const LONG: Duration = Duration::from_secs(2);
 
-/// Takes no part in what is asked for a node that is gone.
+/// The others serve on while a node is gone.
 const PARTLY: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
 async fn origin() -> Origin {
