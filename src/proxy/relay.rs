@@ -293,6 +293,7 @@ impl Relay {
                             client.send(data);
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
+                            heard = true;
                             client.finish(trailers.as_ref());
                             state = Download::Ended;
                         }

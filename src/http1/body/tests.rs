@@ -53,6 +53,24 @@ fn decode<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>) -> O
     outcome
 }
 
+#[test]
+fn a_body_is_at_hand_only_as_a_whole() {
+    let at_once = |framing, bytes: &[u8]| {
+        let mut decoder = Decoder::new(framing);
+        let mut buf = BytesMut::from(bytes);
+        let body = decoder.rest_at_once(&mut buf);
+        assert_eq!(decoder.is_done(), body.is_some());
+        (body.as_deref().map(<[u8]>::to_vec), buf.to_vec())
+    };
+    let whole = Some(b"four".to_vec());
+    assert_eq!(at_once(Framing::Length(4), b"four"), (whole.clone(), Vec::new()));
+    assert_eq!(at_once(Framing::Length(4), b"four, more"), (whole, b", more".to_vec()));
+    assert_eq!(at_once(Framing::Length(5), b"four"), (None, b"four".to_vec()));
+    for framing in [Framing::Chunked, Framing::Close] {
+        assert_eq!(at_once(framing, b"0\r\n\r\n"), (None, b"0\r\n\r\n".to_vec()));
+    }
+}
+
 fn chunked(bytes: &[u8]) -> Outcome {
     decode(Framing::Chunked, [bytes])
 }
