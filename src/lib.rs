@@ -20,6 +20,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod generation;
+pub mod heap;
 pub mod http1;
 mod in_place;
 pub mod io;

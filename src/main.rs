@@ -6,11 +6,13 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// Pages that are free go back to the system soon: what a cache has evicted should not count twice.
+/// Pages that are free go back to the system soon: what a cache has evicted should not count twice. Large ones are given when
+/// [`forebay::heap`] says so.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8] = b"dirty_decay_ms:100,muzzy_decay_ms:0\0";
+pub static MALLOC_CONF: &[u8] = b"thp:always,dirty_decay_ms:100,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
+    forebay::heap::begin();
     forebay::cli::run()
 }

@@ -157,6 +157,7 @@ impl Server {
             admin_address = Some(address);
         }
         tasks.spawn(watch_certificates(proxy.clone()));
+        tasks.spawn(crate::heap::follow(proxy.cache.memory.clone()));
         proxy.generation().start_after(None);
         readiness.ready();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
