@@ -364,44 +364,48 @@ fn every_door_leads_to_the_same_answers_counters_and_log_entries() {
         (origin, sides)
     });
     let runs = Cell::new(0);
-    let mut runner = TestRunner::new(Config {
-        cases: 48,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let result = runner.run(&scripts(), |script| {
-        let run = runs.replace(runs.get() + 1);
-        runtime.block_on(async {
-            let count = script.iter().map(|step| step.requests.len()).sum();
-            // All of them to the end, so that they stay alike whatever is found.
-            let found = join_all(sides.iter().map(async |side| {
-                let answers = side.run(run, &script, &certificate).await;
-                (answers, side.logged(count).await, side.counted().await)
-            }));
-            let found = found.await;
-            for (side, (answers, logged, counted)) in sides.iter().zip(&found) {
-                let (expected_answers, expected_logged, expected_counted) = &found[0];
-                prop_assert_eq!(expected_answers.len(), answers.len());
-                for (number, (expected, answer)) in expected_answers.iter().zip(answers).enumerate() {
-                    prop_assert_eq!(expected, answer, "answer {} by {:?}", number, side.door);
+    // The comparison would be worth little if nothing had been a hit. What scripts have little of takes more of them.
+    for round in 1.. {
+        let mut runner = TestRunner::new(Config {
+            cases: 48,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let result = runner.run(&scripts(), |script| {
+            let run = runs.replace(runs.get() + 1);
+            runtime.block_on(async {
+                let count = script.iter().map(|step| step.requests.len()).sum();
+                // All of them to the end, so that they stay alike whatever is found.
+                let found = join_all(sides.iter().map(async |side| {
+                    let answers = side.run(run, &script, &certificate).await;
+                    (answers, side.logged(count).await, side.counted().await)
+                }));
+                let found = found.await;
+                for (side, (answers, logged, counted)) in sides.iter().zip(&found) {
+                    let (expected_answers, expected_logged, expected_counted) = &found[0];
+                    prop_assert_eq!(expected_answers.len(), answers.len());
+                    for (number, (expected, answer)) in expected_answers.iter().zip(answers).enumerate() {
+                        prop_assert_eq!(expected, answer, "answer {} by {:?}", number, side.door);
+                    }
+                    prop_assert_eq!(expected_logged, logged, "log of {:?}", side.door);
+                    prop_assert_eq!(expected_counted, counted, "counters of {:?}", side.door);
                 }
-                prop_assert_eq!(expected_logged, logged, "log of {:?}", side.door);
-                prop_assert_eq!(expected_counted, counted, "counters of {:?}", side.door);
-            }
-            Ok(())
-        })
-    });
-    if let Err(error) = result {
-        panic!("{error}");
+                Ok(())
+            })
+        });
+        if let Err(error) = result {
+            panic!("{error}");
+        }
+        let counted = runtime.block_on(sides[0].counters());
+        let of = |word: &str| -> u64 {
+            let series = counted.iter().filter(|(series, _)| series.contains(word));
+            series.map(|(_, count)| count).sum()
+        };
+        if of("result=\"hit_l1\"") > 50 && of("status=\"304\"") > 5 && of("status=\"206\"") > 5 {
+            break;
+        }
+        assert!(round < 5, "{counted:?}");
     }
-    // The comparison would be worth little if nothing had been a hit.
-    let counted = runtime.block_on(sides[0].counters());
-    let of = |word: &str| -> u64 {
-        let series = counted.iter().filter(|(series, _)| series.contains(word));
-        series.map(|(_, count)| count).sum()
-    };
-    assert!(of("result=\"hit_l1\"") > 50, "{counted:?}");
-    assert!(of("status=\"304\"") > 5 && of("status=\"206\"") > 5, "{counted:?}");
 }
 
 #[tokio::test]
