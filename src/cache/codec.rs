@@ -160,12 +160,8 @@ pub fn encode(key: &[u8], stored: &Stored, mark: Mark, body: &Coded, age: Durati
         128 + key.len() + 8 * labels.len() + fields.len() + body.bytes.len(),
     );
     put(&mut out, key)?;
-    out.extend_from_slice(&mark.incarnation.to_le_bytes());
-    out.extend_from_slice(&mark.number.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(labels.len()).ok()?.to_le_bytes());
-    for label in labels {
-        out.extend_from_slice(&label.as_u64().to_le_bytes());
-    }
+    put_mark(&mut out, mark);
+    put_labels(&mut out, labels)?;
     out.extend_from_slice(&body.length.to_le_bytes());
     out.extend_from_slice(&status.to_le_bytes());
     out.extend_from_slice(&lifetime.seconds.get().to_le_bytes());
@@ -290,14 +286,8 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, key: &[u8], max_body: u64) -> Op
     match kind {
         INDEX => Some(Ok(Value::Index(index(reader)?))),
         RESPONSE => {
-            let mark = Mark {
-                incarnation: reader.u64()?,
-                number: reader.u64()?,
-            };
-            let mut labels = Vec::new();
-            for _ in 0..reader.u32()? {
-                labels.push(Label::from_u64(reader.u64()?));
-            }
+            let mark = mark(reader)?;
+            let labels = labels(reader)?;
             let (mut meta, fields, length) = response(reader)?;
             meta.set_labels(Labels::new(labels));
             if length as u64 > max_body {
@@ -477,6 +467,35 @@ fn put(out: &mut Vec<u8>, block: &[u8]) -> Option<()> {
     out.extend_from_slice(&u32::try_from(block.len()).ok()?.to_le_bytes());
     out.extend_from_slice(block);
     Some(())
+}
+
+fn put_mark(out: &mut Vec<u8>, mark: Mark) {
+    out.extend_from_slice(&mark.incarnation.to_le_bytes());
+    out.extend_from_slice(&mark.number.to_le_bytes());
+}
+
+fn mark(reader: &mut Reader<'_>) -> Option<Mark> {
+    Some(Mark {
+        incarnation: reader.u64()?,
+        number: reader.u64()?,
+    })
+}
+
+fn put_labels(out: &mut Vec<u8>, labels: &[Label]) -> Option<()> {
+    out.extend_from_slice(&u32::try_from(labels.len()).ok()?.to_le_bytes());
+    for label in labels {
+        out.extend_from_slice(&label.as_u64().to_le_bytes());
+    }
+    Some(())
+}
+
+/// No room is made beforehand: how many there are is what somebody says.
+fn labels(reader: &mut Reader<'_>) -> Option<Vec<Label>> {
+    let mut labels = Vec::new();
+    for _ in 0..reader.u32()? {
+        labels.push(Label::from_u64(reader.u64()?));
+    }
+    Some(labels)
 }
 
 fn put_optional(out: &mut Vec<u8>, block: Option<&[u8]>) -> Option<()> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Coded, DICTIONARY, PLAIN, Reader, ZSTD, decoded, head, opened, put, sealed, smaller};
+use super::{
+    Coded, DICTIONARY, PLAIN, Reader, ZSTD, decoded, head, labels, mark, opened, put, put_labels, put_mark, sealed,
+    smaller,
+};
 use crate::cache::coherence::Mark;
 use crate::cache::dictionaries::{Dictionary, Source, origin};
 use crate::cache::epochs::Subject;
@@ -27,12 +30,8 @@ pub fn encode(dictionary: &Dictionary, body: &Coded, mark: Mark) -> Option<Vec<u
     let room = 256 + key.len() + 8 * labels.len() + said.len() + body.bytes.len();
     let mut out = head(DICTIONARY, body.coding, 0, Duration::ZERO, room);
     put(&mut out, key)?;
-    out.extend_from_slice(&mark.incarnation.to_le_bytes());
-    out.extend_from_slice(&mark.number.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(labels.len()).ok()?.to_le_bytes());
-    for label in labels {
-        out.extend_from_slice(&label.as_u64().to_le_bytes());
-    }
+    put_mark(&mut out, mark);
+    put_labels(&mut out, labels)?;
     out.extend_from_slice(&u32::try_from(dictionary.key().uri().len()).ok()?.to_le_bytes());
     put(&mut out, dictionary.route().as_bytes())?;
     put(&mut out, said)?;
@@ -79,14 +78,8 @@ fn read(
         return None;
     }
     let key = reader.block()?;
-    let mark = Mark {
-        incarnation: reader.u64()?,
-        number: reader.u64()?,
-    };
-    let mut labels = Vec::new();
-    for _ in 0..reader.u32()? {
-        labels.push(Label::from_u64(reader.u64()?));
-    }
+    let mark = mark(reader)?;
+    let labels = labels(reader)?;
     let uri_length = usize::try_from(reader.u32()?).ok()?;
     let key = CacheKey::from_bytes(key, uri_length);
     let route = Arc::from(reader.text()?);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{FORM, PLAIN, Reader, SLICED_FROM, head, opened, put, sealed};
+use super::{FORM, PLAIN, Reader, SLICED_FROM, head, mark, opened, put, put_mark, sealed};
 use crate::cache::coherence::Mark;
 use crate::cache::recoded::{Effort, FormBody};
 use crate::metrics::RedisFault;
@@ -33,8 +33,7 @@ pub fn encode(of: FormOf<'_>, mark: Mark, body: &FormBody) -> Option<Vec<u8>> {
     };
     let mut out = head(FORM, PLAIN, 0, Duration::ZERO, 160 + of.key.len() + body.len());
     put(&mut out, of.key)?;
-    out.extend_from_slice(&mark.incarnation.to_le_bytes());
-    out.extend_from_slice(&mark.number.to_le_bytes());
+    put_mark(&mut out, mark);
     out.extend_from_slice(of.digest);
     put(&mut out, of.coding.as_bytes())?;
     out.push(effort);
@@ -61,10 +60,7 @@ fn read(bytes: &Bytes, reader: &mut Reader<'_>, of: FormOf<'_>) -> Option<Result
     if reader.block()? != of.key {
         return Some(Err(RedisFault::ValueKey));
     }
-    let mark = Mark {
-        incarnation: reader.u64()?,
-        number: reader.u64()?,
-    };
+    let mark = mark(reader)?;
     // Another body's form, or in another coding: as bad as another key's.
     if reader.array::<32>()? != *of.digest || reader.block()? != of.coding.as_bytes() {
         return Some(Err(RedisFault::ValueKey));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use redis::Value as Answer;
 use tokio::time::Instant;
 
-use super::{L2, OFFLOAD, Shared, WRITE, Write};
+use super::{L2, OFFLOAD, Shared, Write};
 use crate::cache::codec::Coded;
 use crate::cache::codec::dictionary::{compress, decode, encode};
 use crate::cache::dictionaries::{Dictionary, origin, place};
@@ -48,19 +48,8 @@ impl L2 {
             return;
         }
         let body = compress(&dictionary);
-        let Some(place) = self.shared.form_writes.begin() else {
-            self.shared.redis.metrics().drop_writes(1);
-            return;
-        };
-        let shared = self.shared.clone();
-        shared.queue.begin();
-        self.shared.form_writes.spawn(async move {
-            let _place = place;
-            // What goes wrong is counted where it goes wrong; there is nobody to tell.
-            let _ = shared
-                .store_dictionary(&write, &dictionary, &body, Instant::now() + WRITE)
-                .await;
-            shared.queue.done();
+        self.write_aside(|shared, deadline| async move {
+            shared.store_dictionary(&write, &dictionary, &body, deadline).await
         });
     }
 }

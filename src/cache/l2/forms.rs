@@ -46,11 +46,11 @@ impl FormWrites {
     }
 
     /// `None`: too many are under way.
-    pub(super) fn begin(&self) -> Option<OwnedSemaphorePermit> {
+    fn begin(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()
     }
 
-    pub(super) fn spawn(&self, write: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, write: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(write);
     }
 }
@@ -75,6 +75,15 @@ impl L2 {
         if config.write == WritePolicy::Around || length > config.max_body || !self.is_available() {
             return;
         }
+        self.write_aside(|shared, deadline| async move { shared.store_form(&write, &coding, &body, deadline).await });
+    }
+
+    /// Has `write` done beside the queue of responses, by its deadline, unless too many of its kind are under way.
+    pub(super) fn write_aside<W, F>(&self, write: W)
+    where
+        W: FnOnce(Arc<Shared>, Instant) -> F + Send + 'static,
+        F: Future<Output = Result<(), RedisError>> + Send,
+    {
         let Some(place) = self.shared.form_writes.begin() else {
             self.shared.redis.metrics().drop_writes(1);
             return;
@@ -84,7 +93,7 @@ impl L2 {
         self.shared.form_writes.spawn(async move {
             let _place = place;
             // What goes wrong is counted where it goes wrong; there is nobody to tell.
-            let _ = shared.store_form(&write, &coding, &body, Instant::now() + WRITE).await;
+            let _ = write(shared.clone(), Instant::now() + WRITE).await;
             shared.queue.done();
         });
     }
