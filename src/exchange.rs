@@ -237,7 +237,7 @@ impl Drop for Exchange {
         let tokens = standing.and_then(|standing| standing.settle(self.response_bytes, unseen, duration));
         let from = self.cache.map_or(BytesFrom::Origin, CacheResult::bytes_from);
         self.metrics().bytes(from, self.response_bytes);
-        if !self.access.wants(self.request_id.as_str(), self.status, took) {
+        if !self.access.wants(self.request_id.as_bytes(), self.status, took) {
             return;
         }
         let request = self.request.as_deref();

@@ -309,7 +309,7 @@ impl Proxy {
     /// Sends a response that was made here.
     pub(crate) async fn answer(
         &self,
-        head: ResponseHead,
+        mut head: ResponseHead,
         body: Bytes,
         client: &mut Client,
         exchange: &mut Exchange,
@@ -317,7 +317,8 @@ impl Proxy {
     ) -> Result<(), Failure> {
         exchange.responds(head.status, Instant::now());
         let has_body = head.framing != Framing::None;
-        client.respond(head);
+        client.respond(&mut head);
+        drop(head);
         if has_body {
             exchange.response_bytes = body.len() as u64;
             client.send(body);
@@ -335,9 +336,10 @@ impl Proxy {
         exchange: &Exchange,
     ) {
         let edits = &decided.route.response_headers;
-        let (client_ip, host) = match edits.set.is_empty() && edits.add.is_empty() {
+        // What takes time to find is only looked up for those who ask for it.
+        let (client_ip, host, path) = match edits.set.is_empty() && edits.add.is_empty() {
             true => Default::default(),
-            false => (exchange.client.text(), decided.request.host()),
+            false => (exchange.client.text(), decided.request.host(), decided.request.path()),
         };
         let context = ResponseContext {
             route: Some(decided.route),
@@ -347,8 +349,8 @@ impl Proxy {
                 client_ip: &client_ip,
                 host: &host,
                 method: decided.request.method.as_str(),
-                path: decided.request.path(),
-                request_id: exchange.request_id.as_str(),
+                path,
+                request_id: exchange.request_id.as_bytes(),
                 captures: decided.captures,
             },
         };

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use arrayvec::ArrayString;
-
 use crate::message::Fields;
 
 /// Hexadecimal digits of an identifier of our own.
@@ -19,7 +17,8 @@ pub struct RequestId(Id);
 /// Most are new ones, and need no memory of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Id {
-    New(ArrayString<DIGITS>),
+    /// Hexadecimal digits.
+    New([u8; DIGITS]),
     Received(Box<str>),
 }
 
@@ -35,16 +34,23 @@ impl RequestId {
 
     /// 128 random bits in hexadecimal.
     pub fn random() -> Self {
-        let mut digits = [0; DIGITS];
-        write_hex(&mut digits, fastrand::u128(..));
-        // Digits are always text.
-        Self(Id::New(ArrayString::from_byte_string(&digits).unwrap_or_default()))
+        Self(Id::New(hex(fastrand::u128(..))))
     }
 
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Id::New(digits) => digits,
+            // Digits are always text.
+            Id::New(digits) => std::str::from_utf8(digits).unwrap_or_default(),
             Id::Received(id) => id,
+        }
+    }
+
+    /// The same without a look at whether it is text.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Id::New(digits) => digits,
+            Id::Received(id) => id.as_bytes(),
         }
     }
 
@@ -78,19 +84,30 @@ pub fn trace_parent(fields: &Fields) -> Option<&[u8]> {
 pub fn new_trace_parent() -> [u8; 55] {
     let mut line = *b"00-00000000000000000000000000000000-0000000000000000-01";
     // Both identifiers are invalid when they are all zeroes (§3.2.2.3, §3.2.2.4).
-    write_hex(&mut line[3..35], fastrand::u128(1..));
-    write_hex(&mut line[36..52], u128::from(fastrand::u64(1..)));
+    line[3..35].copy_from_slice(&hex(fastrand::u128(1..)));
+    line[36..52].copy_from_slice(&hex(u128::from(fastrand::u64(1..)))[DIGITS / 2..]);
     line
 }
 
-/// Fills `digits` with the lowest of `number`, two of them for each byte.
-fn write_hex(digits: &mut [u8], number: u128) {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
-    let pairs = digits.rchunks_exact_mut(2);
-    for (pair, byte) in pairs.zip(number.to_le_bytes()) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
+/// All digits of `number`, the highest first.
+fn hex(number: u128) -> [u8; DIGITS] {
+    let mut digits = [0; DIGITS];
+    for (eight, quarter) in digits.chunks_exact_mut(8).zip([96, 64, 32, 0]) {
+        eight.copy_from_slice(&eight_digits((number >> quarter) as u32));
     }
+    digits
+}
+
+/// All digits of `number`, in all bytes of a word at once.
+fn eight_digits(number: u32) -> [u8; 8] {
+    let spread = u64::from(number);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in the bytes of digits from 10 on: their letters are so much further on in ASCII than the figures.
+    const BEYOND_NINE: u64 = (b'a' - b'0' - 10) as u64;
+    let letters = (digits + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (digits + 0x3030_3030_3030_3030 + letters * BEYOND_NINE).to_be_bytes()
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags`, lower-case hexadecimal; versions after 00 may have more behind it.
@@ -143,6 +160,28 @@ mod tests {
             assert!(passed_on || id.as_str().len() == 32, "{id}");
         }
         assert_ne!(RequestId::of(&Fields::new()), RequestId::of(&Fields::new()));
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        let numbers = [
+            0,
+            1,
+            9,
+            10,
+            15,
+            16,
+            u128::MAX,
+            0x0123_4567_89ab_cdef_fedc_ba98_7654_3210,
+        ];
+        for number in numbers
+            .into_iter()
+            .chain(std::iter::repeat_with(|| fastrand::u128(..)).take(100))
+        {
+            assert_eq!(hex(number).escape_ascii().to_string(), format!("{number:032x}"));
+        }
+        let id = RequestId::random();
+        assert_eq!(id.as_str().as_bytes(), id.as_bytes());
     }
 
     #[test]

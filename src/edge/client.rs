@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Queues the head of the final response; its framing decides how the body is coded.
-    pub fn respond(&mut self, head: ResponseHead<impl Lines>) {
+    pub fn respond(&mut self, head: &mut ResponseHead<impl Lines>) {
         either!(self, client => client.respond(head), kept => kept.responded = true, ());
     }
 

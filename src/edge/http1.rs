@@ -348,7 +348,7 @@ impl Http1Client {
         }
     }
 
-    pub fn respond(&mut self, mut head: ResponseHead<impl Lines>) {
+    pub fn respond(&mut self, head: &mut ResponseHead<impl Lines>) {
         head.framing = match head.framing {
             framing @ (Framing::None | Framing::Length(_)) => framing,
             Framing::Chunked | Framing::Stream | Framing::Close if self.version >= Version::Http11 => Framing::Chunked,
@@ -366,7 +366,7 @@ impl Http1Client {
             self.outbox.expect(length);
         }
         self.outbox
-            .encode(|out| encode::response_head(out, &head, &self.method, connection));
+            .encode(|out| encode::response_head(out, head, &self.method, connection));
         self.response = match head.framing {
             Framing::None | Framing::Length(0) => Response::Finished,
             framing => Response::Body(framing),

@@ -108,8 +108,8 @@ impl Http2Client {
         }
     }
 
-    pub fn respond(&mut self, head: ResponseHead<impl Lines>) {
-        let Some(response) = response_of(&head) else {
+    pub fn respond(&mut self, head: &mut ResponseHead<impl Lines>) {
+        let Some(response) = response_of(head) else {
             self.abort();
             return;
         };

@@ -102,7 +102,7 @@ pub fn response_head(
     connection: Connection,
 ) {
     status_line(out, head.status);
-    head.fields.write_http1(&NOT_IN_RESPONSES, |piece| out.put_slice(piece));
+    head.fields.write_http1(&NOT_IN_RESPONSES, out);
     // RFC 9110 §8.6: here a length tells what a GET would have got, and none at all is not 0.
     let has_no_body = head.status == 304 || request_method == Method::HEAD;
     match (head.status, head.framing) {

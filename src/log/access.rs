@@ -139,7 +139,7 @@ impl AccessLog {
     /// Whether a request that ended so belongs in the log: sampled by its id, so that all instances choose the same; always where the
     /// status is 500 or more, or it was slow. `took` is the request's duration; for event streams and WebSockets, whose
     /// duration says nothing, the time to the first byte. Ask before an [`Entry`] is made.
-    pub fn wants(&self, request_id: &str, status: u16, took: Duration) -> bool {
+    pub fn wants(&self, request_id: &[u8], status: u16, took: Duration) -> bool {
         self.shared.policy.wants(request_id, status, took)
     }
 

@@ -1,6 +1,7 @@
 //! What can be done with the field lines of a response on its way to a client, whether they belong to this response alone or most of
 //! them are shared with a stored one.
 
+use bytes::BufMut;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields::{FieldNames, Fields};
@@ -34,7 +35,7 @@ pub trait Lines {
     fn for_each(&self, line: impl FnMut(&str, &[u8]));
 
     /// Writes the lines as [`Fields::write_http1`] does.
-    fn write_http1(&self, without: &FieldNames, write: impl FnMut(&[u8]));
+    fn write_http1(&self, without: &FieldNames, out: &mut impl BufMut);
 
     /// For HTTP/2. Lines that it does not allow are left out; others were checked when they came in.
     fn to_header_map(&self) -> HeaderMap {
@@ -77,7 +78,7 @@ impl Lines for Fields {
         }
     }
 
-    fn write_http1(&self, without: &FieldNames, write: impl FnMut(&[u8])) {
-        Self::write_http1(self, without, write);
+    fn write_http1(&self, without: &FieldNames, out: &mut impl BufMut) {
+        Self::write_http1(self, without, |piece| out.put_slice(piece));
     }
 }

@@ -143,7 +143,7 @@ impl Proxy {
     /// Sends a body as it is brought in.
     pub(super) async fn read(
         &self,
-        head: ResponseHead,
+        mut head: ResponseHead,
         mut reader: FillReader,
         recoder: Option<Box<Recoder>>,
         client: &mut Client,
@@ -153,7 +153,9 @@ impl Proxy {
         let mut relay = Relay::download();
         exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
-        client.respond(head);
+        client.respond(&mut head);
+        // The body may take its time.
+        drop(head);
         if !has_body {
             client.finish(None);
         }

@@ -149,7 +149,7 @@ impl Proxy {
             head.framing = Framing::None;
         }
         exchange.status = head.status;
-        client.respond(head);
+        client.respond(&mut head);
         if has_body {
             exchange.response_bytes = body.len() as u64;
             client.send(body);

@@ -127,7 +127,9 @@ impl Proxy {
         exchange.push_set_cookie(&mut head.fields);
         exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
-        client.respond(head);
+        client.respond(&mut head);
+        // The body may take its time.
+        drop(head);
         if !has_body {
             client.finish(None);
         }
@@ -199,7 +201,8 @@ impl Proxy {
             exchange.route().map(|route| route.metrics.stream_guard()),
             self.work.stream(),
         );
-        http1.respond(head);
+        http1.respond(&mut head);
+        drop(head);
         http1.tunnel();
         origin.tunnel();
         let result = relay.tunnel(client, origin, alarm, LONG_IDLE).await;

@@ -6,10 +6,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{Decided, Failure, Proxy, flush};
+use crate::cache::stored_lines::Told;
 use crate::cache::{Stored, StoredLines};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
-use crate::http1::encode::decimal;
 use crate::io::Alarm;
 use crate::message::{Framing, Lines, ResponseHead};
 use crate::respond::cache_status::CacheStatus;
@@ -17,14 +17,6 @@ use crate::rfc9111::range::{ByteRange, ContentRange, Multipart, Selection, held_
 use crate::rfc9111::reuse::Served;
 use crate::rfc9111::validation::{ClientCondition, evaluate, keep_for_not_modified};
 use crate::transform::fields::Delivery;
-
-/// A response as it is sent: its lines are mostly the stored one's, its body is a part of the stored one, or put together around
-/// parts of it.
-struct Answer<'a> {
-    status: u16,
-    fields: StoredLines<'a>,
-    body: Cow<'a, Bytes>,
-}
 
 impl Proxy {
     /// Answers with a stored response.
@@ -57,49 +49,43 @@ impl Proxy {
         client: &mut Client,
         exchange: &mut Exchange,
     ) {
-        let mut answer = match evaluate(decided.request, &stored.meta) {
-            ClientCondition::NotModified => not_modified(stored),
-            ClientCondition::Send => part(decided, stored),
-        };
-        let age = u64::from(served.age.get());
-        answer.fields.push_written("Age", |out| decimal(out, age));
-        answer.fields.push_written("Cache-Status", |out| status.write(out));
-        let length = answer.body.len() as u64;
-        let has_body = answer.status != 304 && answer.status != 204 && decided.request.method != http::Method::HEAD;
         let mut head = ResponseHead {
-            status: answer.status,
-            fields: answer.fields,
-            framing: if has_body {
-                Framing::Length(length)
-            } else {
-                Framing::None
-            },
-            declared_length: (answer.status != 304).then_some(length),
+            status: stored.meta.status,
+            fields: StoredLines::new(&stored.fields),
+            framing: Framing::None,
+            declared_length: None,
         };
+        let body = match evaluate(decided.request, &stored.meta) {
+            ClientCondition::NotModified => {
+                head.status = 304;
+                keep_for_not_modified(&mut head.fields);
+                None
+            }
+            ClientCondition::Send => Some(part(decided, stored, &mut head)),
+        };
+        head.fields.tell(Told {
+            age: served.age,
+            status: *status,
+            request_id: (!stored.fields.has_request_id()).then_some(exchange.request_id.as_bytes()),
+        });
+        head.declared_length = body.as_ref().map(|body| body.len() as u64);
+        let body = body.filter(|_| head.status != 204 && decided.request.method != http::Method::HEAD);
+        if let (Some(_), Some(length)) = (&body, head.declared_length) {
+            head.framing = Framing::Length(length);
+            exchange.response_bytes = length;
+        }
         self.finish(decided, &mut head, Delivery::Whole, exchange);
         exchange.status = head.status;
-        client.respond(head);
-        if has_body {
-            exchange.response_bytes = length;
-            client.send_shared(&answer.body);
+        client.respond(&mut head);
+        if let Some(body) = &body {
+            client.send_shared(body);
         }
         client.finish(None);
     }
 }
 
-fn not_modified(stored: &Stored) -> Answer<'_> {
-    let mut fields = StoredLines::new(&stored.fields);
-    keep_for_not_modified(&mut fields);
-    Answer {
-        status: 304,
-        fields,
-        body: Cow::Owned(Bytes::new()),
-    }
-}
-
 /// The part of a stored response that the request asks for (RFC 9110 §14), or has to be content with (RFC 9111 §3.3).
-fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
-    let mut fields = StoredLines::new(&stored.fields);
+fn part<'a>(decided: &Decided<'_>, stored: &'a Stored, head: &mut ResponseHead<StoredLines<'a>>) -> Cow<'a, Bytes> {
     let (first, complete) = match stored.meta.partial() {
         Some(partial) => (partial.held.first(), partial.complete),
         None => (0, Some(stored.body.len() as u64)),
@@ -108,38 +94,30 @@ fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
         (Some(partial), _) => held_parts(partial, &decided.request.fields),
         (None, complete) => match selection(decided.request, &stored.meta, complete.unwrap_or_default()) {
             Selection::Parts(parts) => parts,
-            Selection::Whole => {
-                return Answer {
-                    status: stored.meta.status,
-                    fields,
-                    body: Cow::Borrowed(&stored.body),
-                };
-            }
+            Selection::Whole => return Cow::Borrowed(&stored.body),
             Selection::Unsatisfiable => {
-                fields.set("Content-Range", format!("bytes */{}", stored.body.len()));
-                return Answer {
-                    status: 416,
-                    fields,
-                    body: Cow::Owned(Bytes::new()),
-                };
+                let content_range = format!("bytes */{}", stored.body.len());
+                head.fields.set("Content-Range", content_range);
+                head.status = 416;
+                return Cow::Owned(Bytes::new());
             }
         },
     };
+    head.status = 206;
     let body = match parts.as_slice() {
         [range] => {
             let content_range = ContentRange {
                 range: *range,
                 complete,
             };
-            fields.set("Content-Range", content_range.to_string());
+            head.fields.set("Content-Range", content_range.to_string());
             slice(&stored.body, first, *range)
         }
         parts => {
             let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-            let content_type = fields.get("content-type").map(<[u8]>::to_vec);
             let multipart = Multipart {
                 boundary: &boundary,
-                content_type: content_type.as_deref(),
+                content_type: stored.fields.get("content-type"),
                 complete,
             };
             let mut body = BytesMut::with_capacity(usize::try_from(multipart.length(parts)).unwrap_or_default());
@@ -148,16 +126,12 @@ fn part<'a>(decided: &Decided<'_>, stored: &'a Stored) -> Answer<'a> {
                 body.extend_from_slice(&slice(&stored.body, first, *range));
             }
             body.extend_from_slice(&multipart.end());
-            fields.remove("content-range");
-            fields.set("Content-Type", multipart.content_type());
+            head.fields.remove("content-range");
+            head.fields.set("Content-Type", multipart.content_type());
             body.freeze()
         }
     };
-    Answer {
-        status: 206,
-        fields,
-        body: Cow::Owned(body),
-    }
+    Cow::Owned(body)
 }
 
 /// Bytes of a body that begins at offset `from` of its representation.

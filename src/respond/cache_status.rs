@@ -1,5 +1,7 @@
 //! `Cache-Status` (RFC 9211): what the cache did with a request, in the words that log and metrics use.
 
+use bytes::BufMut;
+
 use crate::http1::encode::decimal;
 use crate::message::{Fields, is_token_byte};
 use crate::rfc9111::reuse::Forward;
@@ -60,65 +62,67 @@ impl CacheStatus<'_> {
     }
 
     /// Writes the member behind what is there already.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(CACHE_NAME.as_bytes());
+    pub fn write(&self, out: &mut impl BufMut) {
+        out.put_slice(CACHE_NAME.as_bytes());
         match self.outcome {
-            Outcome::Hit => out.extend_from_slice(b"; hit"),
+            Outcome::Hit => out.put_slice(b"; hit"),
             Outcome::Forwarded {
                 reason,
                 status,
                 storing,
                 fetch,
             } => {
-                out.extend_from_slice(b"; fwd=");
-                out.extend_from_slice(reason.as_str().as_bytes());
+                out.put_slice(b"; fwd=");
+                out.put_slice(reason.as_str().as_bytes());
                 if let Some(status) = status {
-                    integer(out, "fwd-status", i64::from(status));
+                    integer(out, "; fwd-status=", i64::from(status));
                 }
                 if storing == Storing::Stored {
-                    out.extend_from_slice(b"; stored");
+                    out.put_slice(b"; stored");
                 }
                 if fetch == Fetch::Collapsed {
-                    out.extend_from_slice(b"; collapsed");
+                    out.put_slice(b"; collapsed");
                 }
             }
         }
         if let Some(ttl) = self.ttl {
-            integer(out, "ttl", ttl);
+            integer(out, "; ttl=", ttl);
         }
         if let Some(detail) = self.detail {
-            out.extend_from_slice(b"; detail=");
+            out.put_slice(b"; detail=");
             token_or_string(out, detail);
         }
     }
 }
 
 /// The range of RFC 9651 §3.3.1.
-fn integer(out: &mut Vec<u8>, name: &str, value: i64) {
+#[inline]
+fn integer(out: &mut impl BufMut, name: &str, value: i64) {
     const LIMIT: u64 = 999_999_999_999_999;
-    out.extend_from_slice(b"; ");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(if value < 0 { b"=-" } else { b"=" });
+    out.put_slice(name.as_bytes());
+    if value < 0 {
+        out.put_u8(b'-');
+    }
     decimal(out, value.unsigned_abs().min(LIMIT));
 }
 
 /// RFC 9651 §3.3.4 where possible, else §3.3.3.
-fn token_or_string(out: &mut Vec<u8>, text: &str) {
+fn token_or_string(out: &mut impl BufMut, text: &str) {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*');
     if starts && text.bytes().all(|b| is_token_byte(b) || matches!(b, b':' | b'/')) {
-        out.extend_from_slice(text.as_bytes());
+        out.put_slice(text.as_bytes());
         return;
     }
-    out.push(b'"');
+    out.put_u8(b'"');
     for character in text.chars() {
         match character {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
-            ' '..='~' => out.push(character as u8),
+            '"' | '\\' => out.put_slice(&[b'\\', character as u8]),
+            ' '..='~' => out.put_u8(character as u8),
             // A String is printable ASCII.
-            _ => out.push(b'?'),
+            _ => out.put_u8(b'?'),
         }
     }
-    out.push(b'"');
+    out.put_u8(b'"');
 }
 
 #[cfg(test)]

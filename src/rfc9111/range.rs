@@ -159,7 +159,8 @@ pub enum Selection {
 /// §13.2.2).
 pub fn selection(request: &RequestHead, stored: &StoredMeta, length: u64) -> Selection {
     // RFC 9110 §14.2: Range is defined for GET, and for what would be a 200.
-    if request.method != Method::GET || stored.status != 200 || !if_range_names(request, &stored.validators) {
+    let asks = request.fields.contains("range");
+    if !asks || request.method != Method::GET || stored.status != 200 || !if_range_names(request, &stored.validators) {
         return Selection::Whole;
     }
     let Some(set) = RangeSet::of(&request.fields) else {

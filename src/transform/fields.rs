@@ -74,7 +74,7 @@ pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Resu
             host: &host,
             method: head.method.as_str(),
             path: head.path(),
-            request_id: context.request_id,
+            request_id: context.request_id.as_bytes(),
             captures: context.captures,
         };
         edit(&mut out, edits, &values);

@@ -15,7 +15,7 @@ pub struct Values<'a> {
     pub method: &'a str,
     /// As received, without the query.
     pub path: &'a str,
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     pub captures: Captures<'a>,
 }
 
@@ -42,15 +42,15 @@ fn render(template: &ValueTemplate, values: &Values<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     for part in &template.parts {
         let text = match part {
-            ValuePart::Text(text) => text,
-            ValuePart::ClientIp => values.client_ip,
-            ValuePart::Host => values.host,
-            ValuePart::Method => values.method,
-            ValuePart::Path => values.path,
+            ValuePart::Text(text) => text.as_bytes(),
+            ValuePart::ClientIp => values.client_ip.as_bytes(),
+            ValuePart::Host => values.host.as_bytes(),
+            ValuePart::Method => values.method.as_bytes(),
+            ValuePart::Path => values.path.as_bytes(),
             ValuePart::RequestId => values.request_id,
-            ValuePart::Capture(name) => values.captures.value(name).unwrap_or_default(),
+            ValuePart::Capture(name) => values.captures.value(name).unwrap_or_default().as_bytes(),
         };
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(text);
     }
     if !is_field_value(&out) {
         out.retain(|byte| is_field_value(&[*byte]));
@@ -74,7 +74,7 @@ mod tests {
         host: "example.com",
         method: "GET",
         path: "/a",
-        request_id: "r1",
+        request_id: b"r1",
         captures: Captures::NONE,
     };
 

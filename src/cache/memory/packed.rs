@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::http1::encode::NOT_IN_RESPONSES;
-use crate::message::{Fields, Line, Tag, is_token};
+use crate::message::{FieldName, Fields, Line, Tag, is_token};
 
 /// Bytes in front: the length of the text.
 const PREFIX: usize = size_of::<u32>();
@@ -13,10 +13,13 @@ const COLON: &[u8] = b": ";
 const END: &[u8] = b"\r\n";
 /// Lines that are usually added before it is sent: what a cache and a proxy say for themselves.
 const ROOM_FOR_MORE_LINES: usize = 6;
+/// Asked for with each hit, so that it stands in front of all others where it is there.
+const FIRST: FieldName = FieldName::new("x-request-id");
 
 /// Field lines that do not change: their text, in the form in which HTTP/1.1 sends it, then for each the lengths of name and value.
 ///
-/// None of them says how a message is framed or what becomes of a connection: whoever sends them says that itself.
+/// None of them says how a message is framed or what becomes of a connection: whoever sends them says that itself. Lines of
+/// one name keep their order; [`FIRST`] stands in front of all.
 #[derive(Debug, Clone)]
 pub struct PackedFields(Box<[u8]>);
 
@@ -48,7 +51,21 @@ impl PackedFields {
         if !text.is_empty() {
             return None;
         }
-        Some(Self(bytes.into()))
+        let packed = Self(bytes.into());
+        match !packed.has_request_id() && packed.lines().any(|line| is_first(line.name)) {
+            true => Some(Self::from(&packed.unpack())),
+            false => Some(packed),
+        }
+    }
+
+    /// Whether one of them is an `X-Request-Id`.
+    pub fn has_request_id(&self) -> bool {
+        self.lines().next().is_some_and(|line| is_first(line.name))
+    }
+
+    /// The first line of that name.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.lines().find(name.as_bytes(), &mut 0).map(|(_, value)| value)
     }
 
     /// The lines as they were, with room for some more.
@@ -153,7 +170,13 @@ impl From<&Fields> for PackedFields {
     fn from(fields: &Fields) -> Self {
         let kept = || {
             let is_kept = |(name, _): &(&str, &[u8])| !NOT_IN_RESPONSES.has(name);
-            fields.iter().filter(is_kept)
+            let has_first = fields.contains(FIRST.as_str());
+            let first = fields.iter().filter(|(name, _)| is_first(name.as_bytes()));
+            let others = fields
+                .iter()
+                .filter(move |(name, _)| !has_first || !is_first(name.as_bytes()));
+            let first = has_first.then_some(first).into_iter().flatten();
+            first.chain(others.filter(is_kept))
         };
         let line = |(name, value): (&str, &[u8])| name.len() + COLON.len() + value.len() + END.len();
         let text: usize = kept().map(line).sum();
@@ -171,6 +194,10 @@ impl From<&Fields> for PackedFields {
         }
         Self(bytes.into_boxed_slice())
     }
+}
+
+fn is_first(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(FIRST.as_str().as_bytes())
 }
 
 /// Seven bits a byte, the lowest first; the highest bit says that there are more.
@@ -235,6 +262,31 @@ mod tests {
         back.set("etag", "\"b\"");
         assert_eq!(back.get("ETag"), Some(b"\"b\"".as_slice()));
         assert_eq!(PackedFields::from(&Fields::new()).unpack(), Fields::new());
+    }
+
+    #[test]
+    fn what_each_hit_asks_for_stands_first() {
+        let mut fields = Fields::new();
+        fields.push("Content-Type", "text/html");
+        let without = PackedFields::from(&fields);
+        assert!(!without.has_request_id());
+        fields.push("X-Request-ID", "a");
+        fields.push("A", "1");
+        fields.push("x-request-id", "b");
+        let packed = PackedFields::from(&fields);
+        assert!(packed.has_request_id());
+        let names: Vec<_> = packed.lines().map(|line| line.name).collect();
+        assert_eq!(names, [&b"X-Request-ID"[..], b"x-request-id", b"Content-Type", b"A"]);
+        assert_eq!(packed.get("x-request-id"), Some(&b"a"[..]));
+        assert_eq!(packed.unpack().len(), fields.len());
+
+        // Written down by somebody who had another order.
+        let others = b"\x1a\0\0\0A: 1\r\nX-Request-Id: abcd\r\n\x01\x01\x0c\x04";
+        let read = PackedFields::from_bytes(others).unwrap();
+        assert!(read.has_request_id());
+        assert_eq!(read.text(), b"X-Request-Id: abcd\r\nA: 1\r\n");
+        let again = PackedFields::from_bytes(packed.as_bytes()).unwrap();
+        assert_eq!(again.as_bytes(), packed.as_bytes());
     }
 
     #[test]

@@ -340,7 +340,7 @@ fn answer_lines(decided: &Decided<'_>, client: &ClientAddress, head: &ResponseHe
             host: &host,
             method: request.method.as_str(),
             path: request.path(),
-            request_id: request_id.as_str(),
+            request_id: request_id.as_bytes(),
             captures: decided.captures,
         },
     };

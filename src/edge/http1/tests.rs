@@ -99,7 +99,7 @@ impl Served {
     async fn answer(&mut self, head: &RequestHead, length: usize) {
         let mut body = head.target.clone().into_bytes();
         body.resize(length, b' ');
-        self.client.respond(ResponseHead {
+        self.client.respond(&mut ResponseHead {
             status: 200,
             fields: Fields::new(),
             framing: Framing::Length(length as u64),

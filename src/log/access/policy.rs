@@ -39,7 +39,7 @@ impl Policy {
         self.on.store(config.is_some(), Ordering::Relaxed);
     }
 
-    pub(super) fn wants(&self, request_id: &str, status: u16, took: Duration) -> bool {
+    pub(super) fn wants(&self, request_id: &[u8], status: u16, took: Duration) -> bool {
         self.on.load(Ordering::Relaxed) && (status >= 500 || self.is_slow(took) || self.samples(request_id))
     }
 
@@ -47,10 +47,10 @@ impl Policy {
         nanos(took) > self.slow.load(Ordering::Relaxed)
     }
 
-    fn samples(&self, request_id: &str) -> bool {
+    fn samples(&self, request_id: &[u8]) -> bool {
         match self.sample.load(Ordering::Relaxed) {
             NEVER => true,
-            sample => hash(request_id.as_bytes()) < sample,
+            sample => hash(request_id) < sample,
         }
     }
 }
@@ -101,7 +101,7 @@ mod tests {
                 ..config()
             }));
             assert_eq!(
-                policy.wants("id", status, took),
+                policy.wants(b"id", status, took),
                 expected,
                 "{sample} {slow:?} {status} {took:?}"
             );
@@ -117,7 +117,7 @@ mod tests {
         }));
         let sampled = || {
             (0..10_000)
-                .filter(|id| policy.wants(&id.to_string(), 200, Duration::ZERO))
+                .filter(|id| policy.wants(id.to_string().as_bytes(), 200, Duration::ZERO))
                 .collect::<Vec<_>>()
         };
         assert!((900..1100).contains(&sampled().len()), "{}", sampled().len());

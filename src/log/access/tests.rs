@@ -212,9 +212,9 @@ fn a_file_that_cannot_be_opened_changes_nothing() {
 fn another_destination_brings_its_policy() {
     let folder = tempfile::tempdir().unwrap();
     let (log, dropped) = started(&config(&folder.path().join("access.log")));
-    assert!(log.wants("1", 200, Duration::ZERO));
+    assert!(log.wants(b"1", 200, Duration::ZERO));
     log.switch(Destination::open(None).unwrap());
-    assert!(!log.wants("1", 500, LONG));
+    assert!(!log.wants(b"1", 500, LONG));
     let path = folder.path().join("combined.log");
     let combined = config::AccessLog {
         format: AccessFormat::Combined,
@@ -222,7 +222,7 @@ fn another_destination_brings_its_policy() {
         ..config(&path)
     };
     log.switch(Destination::open(Some(&combined)).unwrap());
-    assert!(!log.wants("1", 200, Duration::ZERO));
+    assert!(!log.wants(b"1", 200, Duration::ZERO));
     log.send(entry("1"), Duration::ZERO);
     assert_eq!(log.close(LONG), Closed::Flushed);
     let text = fs::read_to_string(&path).unwrap();

@@ -545,7 +545,7 @@ fn the_client_gets_what_route_and_listener_add() {
                 host: "example.com",
                 method: "GET",
                 path: "/a",
-                request_id: "r1",
+                request_id: b"r1",
                 captures: Captures::NONE,
             },
         };
