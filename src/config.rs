@@ -227,6 +227,13 @@ pub struct FieldEdits {
     pub always: bool,
 }
 
+impl FieldEdits {
+    /// Whether they leave everything as it is.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
 /// A field value with values of the request in it: `{client_ip} {host} {method} {path} {request_id}` and captures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueTemplate {

@@ -3,7 +3,6 @@
 //! It is counted and logged when it is dropped, so each request is counted and logged exactly once on every way out: an answer, an
 //! error, a client that left, a panic.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,7 +58,7 @@ pub struct Exchange {
     pub kind: Kind,
     pub error: Option<&'static str>,
     /// What was read of its body before it was known whether it goes on to a server.
-    pub ahead: VecDeque<BodyEvent>,
+    pub ahead: Vec<BodyEvent>,
     /// What its limits have said. `None`: there are none, or they are not for this client.
     pub standing: Option<Box<Standing>>,
     /// Cookies of ours that the request came with: names and values.
@@ -121,7 +120,7 @@ impl Exchange {
             ended: None,
             kind: Kind::Short,
             error: None,
-            ahead: VecDeque::new(),
+            ahead: Vec::new(),
             standing: None,
             own_cookies: Vec::new(),
             set_cookie: None,
@@ -155,7 +154,7 @@ impl Exchange {
             ended: None,
             kind: Kind::Behind,
             error: None,
-            ahead: VecDeque::new(),
+            ahead: Vec::new(),
             standing: None,
             own_cookies: Vec::new(),
             set_cookie: None,

@@ -3,6 +3,8 @@
 mod fields;
 mod lines;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::Method;
 use memchr::{memchr, memrchr2};
@@ -91,6 +93,25 @@ impl RequestHead {
     pub fn host(&self) -> String {
         split_port(&self.authority).0.trim_end_matches('.').to_ascii_lowercase()
     }
+}
+
+/// A request as a server gets it, whichever protocol that speaks.
+///
+/// Like the head that a client sent it has no `Host`, `Content-Length` and `Transfer-Encoding`: they are `authority` and `framing`.
+/// `Connection` and `Upgrade` are written by who sends it, from `upgrade` and the presence of `TE`.
+#[derive(Debug)]
+pub struct Forwarded<'a> {
+    pub method: &'a Method,
+    pub scheme: Scheme,
+    pub authority: &'a str,
+    /// Path with its query in origin form, or `*`.
+    pub target: Cow<'a, str>,
+    pub fields: Fields,
+    pub framing: Framing,
+    /// Whether the client waits for the server to say that it wants the body (RFC 9110 §10.1.1).
+    pub expects_continue: bool,
+    /// To a WebSocket.
+    pub upgrade: bool,
 }
 
 /// `example.org:80` → (`example.org`, `Some("80")`); knows IPv6 literals.

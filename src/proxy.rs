@@ -100,7 +100,7 @@ impl<'a> Decided<'a> {
             request,
             route: generation.config.routes.get(index)?,
             index,
-            captures: generation.router.captures(index, request.path()),
+            captures: generation.router.captures(index, &request.target),
         })
     }
 

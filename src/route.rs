@@ -141,10 +141,10 @@ impl Router {
         }
     }
 
-    /// What the `{name}` segments of a route are in `path`, which it was selected for.
-    pub fn captures<'a>(&'a self, index: usize, path: &'a str) -> Captures<'a> {
+    /// What the `{name}` segments of a route are in the path of `target`, which it was selected for.
+    pub fn captures<'a>(&'a self, index: usize, target: &'a str) -> Captures<'a> {
         match self.rules.get(index) {
-            Some(rule) => Captures::new([rule.path.as_ref(), rule.prefix.as_ref()], path),
+            Some(rule) => Captures::new([rule.path.as_ref(), rule.prefix.as_ref()], target),
             None => Captures::NONE,
         }
     }

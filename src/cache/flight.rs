@@ -98,11 +98,12 @@ pub struct Follower {
 }
 
 impl Flights {
-    pub fn join(&self, destination: Destination) -> Join {
-        if self.unstored.contains(&destination) {
+    /// For a request that came at this time.
+    pub fn join(&self, destination: &Destination, now: Instant) -> Join {
+        if self.unstored.contains(destination, now) {
             return Join::Alone;
         }
-        match self.under_way.entry(destination) {
+        match self.under_way.entry(destination.clone()) {
             Entry::Occupied(flight) => {
                 let flight = flight.get();
                 if flight.followers.fetch_add(1, Ordering::Relaxed) >= MAX_FOLLOWERS {
@@ -133,8 +134,8 @@ impl Flights {
     }
 
     /// Whether that is remembered.
-    pub fn is_unstored(&self, destination: &Destination) -> bool {
-        self.unstored.contains(destination)
+    pub fn is_unstored(&self, destination: &Destination, now: Instant) -> bool {
+        self.unstored.contains(destination, now)
     }
 
     /// Remembers for a while that responses to these requests are not stored, so that they do not wait for each other.
@@ -231,9 +232,9 @@ impl Default for Unstored {
 }
 
 impl Unstored {
-    fn contains(&self, destination: &Destination) -> bool {
+    fn contains(&self, destination: &Destination, now: Instant) -> bool {
         match self.0.get(destination) {
-            Some(since) if since.elapsed() < REMEMBERED => true,
+            Some(since) if now.saturating_duration_since(since) < REMEMBERED => true,
             Some(_) => {
                 self.0.remove(destination);
                 false

@@ -70,8 +70,8 @@ pub struct ReceivedHead {
 
 /// Reads the response head at the beginning of `buf`. `None`: more bytes are needed.
 ///
-/// Interim responses (1xx) are heads like others; the next head stands behind them. `Connection` lines and those that they
-/// nominate stay among the fields.
+/// Interim responses (1xx) are heads like others; the next head stands behind them. `Connection` lines that say more than
+/// `keep-alive`, and those that they nominate, stay among the fields.
 ///
 /// # Errors
 /// As soon as the bytes that are there cannot become an acceptable response.
@@ -127,6 +127,11 @@ fn parse_within(buf: &[u8], limits: &Limits, request_method: &Method) -> Result<
             return Ok(Verdict::Drop);
         }
         if CONNECTION.is(tag, name) {
+            // What most servers say is about this connection alone, and nominates no field that could be passed on.
+            if value.eq_ignore_ascii_case(b"keep-alive") {
+                connection.keep_alive = true;
+                return Ok(Verdict::Drop);
+            }
             connection.add(value);
         }
         Ok(Verdict::Keep)

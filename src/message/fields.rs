@@ -275,6 +275,33 @@ impl Fields {
         self.lines.push(line);
     }
 
+    /// Adds a line whose value is these pieces, one behind the other: what a proxy adds to every message.
+    // The names are literals: what they come to is part of the program then.
+    #[inline(always)]
+    pub(crate) fn push_joined<const N: usize>(&mut self, name: &'static str, pieces: [&[u8]; N]) {
+        debug_assert!(is_token(name.as_bytes()), "not a field name: {name:?}");
+        let length = pieces.iter().fold(0, |length, piece| length + piece.len());
+        self.arena.reserve(name.len() + ": ".len() + length + "\r\n".len());
+        let start = self.arena.len();
+        let (name_end, value) = (start + name.len(), start + name.len() + ": ".len());
+        self.arena.extend_from_slice(name.as_bytes());
+        self.arena.extend_from_slice(b": ");
+        for piece in pieces {
+            self.arena.extend_from_slice(piece);
+        }
+        self.arena.extend_from_slice(b"\r\n");
+        let tag = Tag::of(name.as_bytes());
+        self.bits |= tag.bit();
+        self.lines.push(Line {
+            tag,
+            name: start as u32,
+            name_end: name_end as u32,
+            value: value as u32,
+            value_end: (value + length) as u32,
+            as_sent: true,
+        });
+    }
+
     /// Puts one line in the place of all of that name.
     pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
@@ -301,6 +328,10 @@ impl Fields {
 
     /// Removes the lines of all these names.
     pub fn remove_all(&mut self, names: &FieldNames) {
+        // Mostly there is none: nothing is moved then.
+        if !self.lines.iter().any(|line| names.contains(line.tag, self.name(line))) {
+            return;
+        }
         let arena = &self.arena;
         self.lines.retain(|line| {
             let name = arena.get(line.name as usize..line.name_end as usize);

@@ -59,9 +59,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// The limits of the next attempt: one after the first has no more time than is left for all of them.
-    pub fn limits(&self, limits: &Limits) -> Limits {
+    pub fn limits(&self, mut limits: Limits) -> Limits {
         let left = self.time_left();
-        let mut limits = limits.clone();
         limits.first_byte = match (limits.first_byte, left) {
             (Some(first_byte), Some(left)) => Some(first_byte.min(left)),
             (first_byte, left) => first_byte.or(left),

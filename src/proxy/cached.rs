@@ -180,7 +180,7 @@ impl Proxy {
             }
             let candidates = candidates(&found);
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
-                true => self.cache.flights.join(destination.clone()),
+                true => self.cache.flights.join(&destination, exchange.started),
                 false => Join::Alone,
             };
             let l2 = self.worth_a_look(request, rules, &found);
@@ -193,7 +193,7 @@ impl Proxy {
                         brought = self.bring(l2, route, request, &destination, known, until).await;
                     }
                     // What was not stored a short while ago is not in L2 either.
-                    Join::Alone if !self.cache.flights.is_unstored(&destination) => {
+                    Join::Alone if !self.cache.flights.is_unstored(&destination, exchange.started) => {
                         asked_l2 = true;
                         brought = self.bring_alone(l2, decided, &destination, found.stored.as_ref()).await;
                     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::cached::{hit, key};
 use super::compression::Whence;
 use super::fill::{declared, subject};
@@ -382,7 +384,7 @@ impl Proxy {
         place: Option<Refreshing>,
     ) {
         let Some(place) = place else { return };
-        let Join::Lead(duty) = self.cache.flights.join(destination.clone()) else {
+        let Join::Lead(duty) = self.cache.flights.join(&destination, Instant::now()) else {
             return;
         };
         let candidates = match stored.meta.validators.any() {

@@ -158,7 +158,7 @@ impl Proxy {
             ..destination.clone()
         };
         let (route, until) = (&decided.route.name, l2.deadline());
-        match l2.lookups().join(shared) {
+        match l2.lookups().join(&shared, Instant::now()) {
             Join::Lead(duty) => {
                 let stored = self.bring(l2, route, decided.request, destination, known, until).await;
                 duty.land(Landing::LookAgain);

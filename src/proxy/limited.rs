@@ -193,7 +193,7 @@ async fn read_ahead(
             BodyEvent::End(_) => true,
         };
         let is_whole = matches!(event, BodyEvent::End(_));
-        exchange.ahead.push_back(event);
+        exchange.ahead.push(event);
         if limits.request_body.is_some_and(|limit| read > limit) {
             return Err(ProxyError::BodyTooLarge.into());
         }

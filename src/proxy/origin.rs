@@ -15,7 +15,7 @@ use crate::exchange::{Exchange, Kind};
 use crate::in_place::boxed;
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
-use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{Fields, Forwarded, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
 use crate::transform::compress::tags::restore_conditions;
@@ -102,8 +102,10 @@ impl Proxy {
         selection.sticky = token.map(|token| token.server);
         let mut began = Instant::now();
         let mut attempts = Attempts::new(upstream, request, selection, began);
-        let mut relay = Relay::new(client, limits.clone(), upstream.holds(), began);
+        let mut relay = Relay::new(client, limits, upstream.holds(), began);
         relay.begin_with(std::mem::take(&mut exchange.ahead));
+        // Until something has taken its time.
+        let mut is_new = true;
         loop {
             let connected = match attempts.connect_at_once(began) {
                 AtOnce::Connected(origin) => Ok(origin),
@@ -115,6 +117,7 @@ impl Proxy {
                     // Boxed, because most requests find a connection and should not carry room for making one.
                     let connected = Box::pin(attempts.connect(client, open)).await;
                     began = Instant::now();
+                    is_new = false;
                     connected
                 }
             };
@@ -139,7 +142,10 @@ impl Proxy {
             if forwarded.expects_continue && matches!(origin, Origin::Http2(_)) {
                 client.interim(&go_on());
             }
-            relay.again(client, attempts.limits(&limits), began);
+            if !is_new {
+                relay.again(client, attempts.limits(limits_of(decided)), began);
+            }
+            is_new = false;
             relay.hold(match (&origin, attempts.method()) {
                 (Origin::Http1(_), MethodKind::Other) => Hold::UntilWritten,
                 _ => Hold::UntilHead,
@@ -225,12 +231,12 @@ impl Proxy {
         }
     }
 
-    fn forwarded(
+    fn forwarded<'a>(
         &self,
-        decided: &Decided<'_>,
-        upstream: &Upstream,
+        decided: &Decided<'a>,
+        upstream: &'a Upstream,
         exchange: &Exchange,
-    ) -> Result<RequestHead, ForwardRefusal> {
+    ) -> Result<Forwarded<'a>, ForwardRefusal> {
         let context = ForwardContext {
             client: &exchange.client,
             route: decided.route,

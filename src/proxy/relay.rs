@@ -9,10 +9,10 @@ mod source;
 mod tunnel;
 mod upload;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
+use std::vec;
 
 use bytes::Bytes;
 use http::Method;
@@ -100,7 +100,7 @@ pub enum RelayError {
 pub struct Relay {
     pub limits: Limits,
     upload: Upload,
-    ahead: VecDeque<BodyEvent>,
+    ahead: vec::IntoIter<BodyEvent>,
     held: Held,
     hold: Hold,
     /// Bytes of the request body that were read.
@@ -133,7 +133,7 @@ impl Relay {
         Self {
             limits,
             upload,
-            ahead: VecDeque::new(),
+            ahead: vec::IntoIter::default(),
             held: Held::new(room),
             hold: Hold::UntilHead,
             received: 0,
@@ -147,16 +147,16 @@ impl Relay {
     }
 
     /// What has been read of the request body already: it comes first.
-    pub fn begin_with(&mut self, ahead: VecDeque<BodyEvent>) {
+    pub fn begin_with(&mut self, ahead: Vec<BodyEvent>) {
         if !ahead.is_empty() {
             self.upload = Upload::Streaming;
+            self.ahead = ahead.into_iter();
         }
-        self.ahead = ahead;
     }
 
     /// Whether some of what was read before is still to be sent.
     pub fn is_ahead(&self) -> bool {
-        !self.ahead.is_empty()
+        self.ahead.len() > 0
     }
 
     /// For a response that does not come from an origin.
@@ -184,16 +184,19 @@ impl Relay {
 
     /// Begins anew with another origin, whose head is queued already. Only while [`held_body`](Self::held_body) says so.
     pub fn again(&mut self, client: &Client, limits: Limits, now: Instant) {
-        let mut held = std::mem::take(&mut self.held);
-        held.rewind();
-        let (ahead, received) = (std::mem::take(&mut self.ahead), self.received);
-        *self = Self::new(client, limits, 0, now);
-        self.begin_with(ahead);
-        if !held.is_empty() {
-            self.upload = Upload::Streaming;
-        }
-        self.held = held;
-        self.received = received;
+        self.held.rewind();
+        let is_whole = client.body_is_read() && !self.is_ahead() && self.held.is_empty();
+        *self = Self {
+            limits,
+            upload: match is_whole {
+                true => Upload::Flushing,
+                false => Upload::Streaming,
+            },
+            ahead: std::mem::take(&mut self.ahead),
+            held: std::mem::take(&mut self.held),
+            received: self.received,
+            ..Self::new(client, Limits::DOWNLOAD, 0, now)
+        };
     }
 
     /// No further attempt follows: the response goes on to the client.

@@ -321,6 +321,9 @@ impl ResponseDirectives {
     /// `None`: to be ignored, because it is absent, empty, no Dictionary, or has a known directive of the wrong type
     /// (RFC 9213 §2.1, §2.2).
     fn parse_targeted(fields: &Fields, name: &str) -> Option<Self> {
+        if !fields.contains(name) {
+            return None;
+        }
         let lines: Vec<&[u8]> = fields.get_all(name).collect();
         let dictionary = Parser::parse_dictionary(&lines.join(&b","[..])).ok()?;
         if dictionary.is_empty() {

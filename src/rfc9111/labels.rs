@@ -135,6 +135,9 @@ pub fn invalidated_groups(fields: &Fields) -> Vec<String> {
 /// A List of Strings (RFC 9651 §3.1, §3.3.3); what they have for parameters says nothing. One that has something else in it, or cannot be
 /// read, is ignored as a whole (RFC 9651 §4.2).
 fn strings(fields: &Fields, name: &str) -> Vec<String> {
+    if !fields.contains(name) {
+        return Vec::new();
+    }
     let mut value = Vec::new();
     for line in fields.get_all(name) {
         if !value.is_empty() {

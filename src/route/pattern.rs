@@ -103,18 +103,19 @@ fn segments(template: &PathTemplate) -> &[config::Segment] {
 pub struct Captures<'a> {
     /// The route's `path` and `path_prefix`.
     patterns: [Option<&'a Pattern>; 2],
-    path: &'a str,
+    /// The path, perhaps with the query behind it.
+    target: &'a str,
 }
 
 impl<'a> Captures<'a> {
     /// Of a route without any.
     pub const NONE: Self = Self {
         patterns: [None, None],
-        path: "",
+        target: "",
     };
 
-    pub(super) fn new(patterns: [Option<&'a Pattern>; 2], path: &'a str) -> Self {
-        Self { patterns, path }
+    pub(super) fn new(patterns: [Option<&'a Pattern>; 2], target: &'a str) -> Self {
+        Self { patterns, target }
     }
 
     /// The segment that stands where a template has `{name}`, percent-encoding included.
@@ -122,7 +123,8 @@ impl<'a> Captures<'a> {
         let is_it = |segment: &Segment| matches!(segment, Segment::Capture(capture) if **capture == *name);
         let mut patterns = self.patterns.iter().flatten();
         let index = patterns.find_map(|pattern| pattern.segments.iter().position(is_it))?;
-        self.path.strip_prefix('/')?.split('/').nth(index)
+        let path = self.target.split('?').next()?;
+        path.strip_prefix('/')?.split('/').nth(index)
     }
 }
 

@@ -38,8 +38,12 @@ impl EventBoundary {
 
 /// Whether a `Content-Type` is that of an event stream.
 pub fn is_event_stream(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|b| *b == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let Some((essence, rest)) = content_type.trim_ascii_start().split_at_checked(EVENT_STREAM.len()) else {
+        return false;
+    };
+    // What is behind it is looked at last: most other types are shorter, or begin in another way.
+    essence.eq_ignore_ascii_case(EVENT_STREAM) && matches!(rest.trim_ascii_start(), [] | [b';', ..])
 }
 
 #[cfg(test)]
@@ -78,6 +82,8 @@ mod tests {
             ("text/event-stream", true),
             ("Text/Event-Stream; charset=utf-8", true),
             (" text/event-stream ;x", true),
+            ("text/event-stream\t", true),
+            ("text/event-stream x", false),
             ("text/event-streams", false),
             ("application/json", false),
             ("", false),

@@ -6,17 +6,17 @@ use super::forwarding::{self, ClientAddress, Passed, Received, Trust};
 use super::names::{Kind, Nominated, OF_ONE_CONNECTION, Spelling, kind};
 use super::template::{Values, edit};
 use crate::config::{self, HostPolicy};
-use crate::message::{Fields, Lines, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{Fields, Forwarded, Lines, RequestHead, ResponseHead, Scheme, Version};
 use crate::request_id::{new_trace_parent, trace_parent};
 use crate::route::{Ambiguity, Captures, strip_prefix};
 
 /// What the upstream's request depends on beside the client's request.
 #[derive(Debug, Clone, Copy)]
-pub struct ForwardContext<'a> {
+pub struct ForwardContext<'a, 'u> {
     pub client: &'a ClientAddress,
     pub route: &'a config::Route,
     pub captures: Captures<'a>,
-    pub upstream: &'a config::Upstream,
+    pub upstream: &'u config::Upstream,
     pub request_id: &'a str,
     /// Our name in `Via` (RFC 9110 §7.6.3), the same for all instances that must not call each other.
     pub pseudonym: &'a str,
@@ -33,15 +33,14 @@ pub enum ForwardRefusal {
     Path(Ambiguity),
 }
 
-/// Makes the upstream's request out of the client's, for whichever protocol the upstream speaks.
-///
-/// Like the client's head it has no `Host`, `Content-Length` and `Transfer-Encoding`: they are `authority` and `framing`.
-/// `Connection` and `Upgrade` are written by who sends it, from `upgrade` and the presence of `TE`. `version` stays the
-/// client's.
+/// Makes the upstream's request out of the client's. Whether it says that the client expects a 100 is up to who sends it.
 ///
 /// # Errors
 /// Where the request must be answered here: see [`ForwardRefusal`].
-pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Result<RequestHead, ForwardRefusal> {
+pub fn forward_request<'h>(
+    head: &'h RequestHead,
+    context: &ForwardContext<'_, 'h>,
+) -> Result<Forwarded<'h>, ForwardRefusal> {
     let target = strip_prefix(context.route, &head.target).map_err(ForwardRefusal::Path)?;
     let (mut out, rewritten) = passed_on(head, context)?;
 
@@ -52,13 +51,13 @@ pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Resu
         out.push("Cookie", &rewritten.cookie);
     }
     forwarding::push(&mut out, head, context.client, rewritten.forwarding);
-    out.push_written("Via", |out| {
-        out.extend_from_slice(via_version(head.version).as_bytes());
-        out.extend_from_slice(context.pseudonym.as_bytes());
-    });
-    out.push("X-Request-Id", context.request_id);
+    out.push_joined(
+        "Via",
+        [via_version(head.version).as_bytes(), context.pseudonym.as_bytes()],
+    );
+    out.push_joined("X-Request-Id", [context.request_id.as_bytes()]);
     if rewritten.trace == Trace::New {
-        out.push("traceparent", new_trace_parent());
+        out.push_joined("traceparent", [&new_trace_parent()[..]]);
     }
     // Only for the next hop, so made anew (RFC 9110 §10.1.4).
     if head.fields.has_token("te", "trailers") {
@@ -66,7 +65,7 @@ pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Resu
     }
 
     let edits = &context.route.request_headers;
-    if *edits != config::FieldEdits::default() {
+    if !edits.is_empty() {
         let client_ip = context.client.text();
         let host = head.host();
         let values = Values {
@@ -80,23 +79,21 @@ pub fn forward_request(head: &RequestHead, context: &ForwardContext<'_>) -> Resu
         edit(&mut out, edits, &values);
     }
 
-    Ok(RequestHead {
-        method: head.method.clone(),
+    Ok(Forwarded {
+        method: &head.method,
         scheme: match context.upstream.tls {
             Some(_) => Scheme::Https,
             None => Scheme::Http,
         },
-        version: head.version,
         authority: match &context.upstream.host {
-            HostPolicy::Keep => head.authority.clone(),
-            HostPolicy::Send(host) => host.clone(),
+            HostPolicy::Keep => &head.authority,
+            HostPolicy::Send(host) => host,
         },
-        target: target.into_owned(),
+        target,
         fields: out,
         framing: head.framing,
         expects_continue: false,
         upgrade: head.upgrade,
-        keep_alive: true,
     })
 }
 
@@ -117,7 +114,7 @@ enum Trace {
 }
 
 /// The lines that are passed on as they are, and what is to be written beside them.
-fn passed_on(head: &RequestHead, context: &ForwardContext<'_>) -> Result<(Fields, Rewritten), ForwardRefusal> {
+fn passed_on(head: &RequestHead, context: &ForwardContext<'_, '_>) -> Result<(Fields, Rewritten), ForwardRefusal> {
     let nominated = Nominated::of(&head.fields);
     let mut rewritten = Rewritten {
         forwarding: Received::default(),
@@ -182,7 +179,7 @@ fn joined_cookies(fields: &Fields) -> Vec<u8> {
 }
 
 /// Whether what a forwarding or override field says is passed on.
-fn is_believed(context: &ForwardContext<'_>, name: &str) -> bool {
+fn is_believed(context: &ForwardContext<'_, '_>, name: &str) -> bool {
     context.client.trust == Trust::Trusted || keeps(context.route, name)
 }
 

@@ -167,16 +167,18 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
         real_ip,
     } = received;
     let has_chain = !forwarded_for.is_empty() || !forwarded.is_empty();
-    match client.peer {
-        Some(peer) => push_member(out, "X-Forwarded-For", &forwarded_for, |list| push_address(list, peer)),
+    let peer = client.peer.map(AddressText::of);
+    match &peer {
+        Some(peer) if forwarded_for.is_empty() => out.push_joined("X-Forwarded-For", [peer.as_bytes()]),
+        Some(peer) => out.push_joined("X-Forwarded-For", [&forwarded_for, b", ", peer.as_bytes()]),
         None if forwarded_for.is_empty() => {}
         None => out.push("X-Forwarded-For", &forwarded_for),
     }
     if proto == Passed::No {
-        out.push("X-Forwarded-Proto", scheme);
+        out.push_joined("X-Forwarded-Proto", [scheme.as_bytes()]);
     }
     if host == Passed::No && !head.authority.is_empty() {
-        out.push("X-Forwarded-Host", &head.authority);
+        out.push_joined("X-Forwarded-Host", [head.authority.as_bytes()]);
     }
     if port == Passed::No {
         let default = match head.scheme {
@@ -184,77 +186,115 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
             Scheme::Https => "443",
         };
         let port = split_port(&head.authority).1.filter(|port| !port.is_empty());
-        out.push("X-Forwarded-Port", port.unwrap_or(default));
+        out.push_joined("X-Forwarded-Port", [port.unwrap_or(default).as_bytes()]);
     }
     // A proxy that writes no list may say it this way; one that does may have let the client's own claim through.
     if !has_chain && !real_ip.is_empty() {
         out.push("X-Real-IP", &real_ip);
-    } else if let Some(ip) = client.ip {
-        out.push_written("X-Real-IP", |value| push_address(value, ip));
+    } else {
+        match (client.ip, &peer) {
+            (ip, Some(peer)) if ip == client.peer => out.push_joined("X-Real-IP", [peer.as_bytes()]),
+            (Some(ip), _) => out.push_joined("X-Real-IP", [AddressText::of(ip).as_bytes()]),
+            (None, _) => {}
+        }
     }
-    push_member(out, "Forwarded", &forwarded, |list| {
-        push_element(list, head, client.peer)
-    });
+    push_forwarded(out, head, client.peer, peer.as_ref(), &forwarded);
 }
 
-/// Adds a line with what was received and, behind it, a member of our own.
-fn push_member(out: &mut Fields, name: &str, received: &[u8], own: impl FnOnce(&mut Vec<u8>)) {
-    out.push_written(name, |list| {
-        if !received.is_empty() {
-            list.extend_from_slice(received);
-            list.extend_from_slice(b", ");
-        }
-        own(list);
-    });
-}
-
-/// Our element of `Forwarded` (RFC 7239 §4).
-fn push_element(list: &mut Vec<u8>, head: &RequestHead, peer: Option<IpAddr>) {
-    match peer {
-        Some(ip @ IpAddr::V6(_)) => {
-            list.extend_from_slice(b"for=\"[");
-            push_address(list, ip);
-            list.extend_from_slice(b"]\"");
-        }
-        Some(ip) => {
-            list.extend_from_slice(b"for=");
-            push_address(list, ip);
-        }
-        // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
-        None => list.extend_from_slice(b"for=unknown"),
-    }
-    let authority = head.authority.as_bytes();
-    let can_be_quoted = !authority.is_empty() && memchr::memchr2(b'"', b'\\', authority).is_none();
-    if can_be_quoted {
-        list.extend_from_slice(b";host=\"");
-        list.extend_from_slice(authority);
-        list.push(b'"');
-    }
-    list.extend_from_slice(b";proto=");
-    list.extend_from_slice(head.scheme.as_str().as_bytes());
-}
-
-/// Appends an address as its type writes it, for IPv4 without the machinery of formatting.
-pub(crate) fn push_address(out: &mut Vec<u8>, ip: IpAddr) {
-    let ip = match ip {
-        IpAddr::V4(ip) => ip,
-        IpAddr::V6(ip) => {
-            // A vector takes everything.
-            let _ = write!(out, "{ip}");
-            return;
-        }
+/// Adds our element of `Forwarded` (RFC 7239 §4) to those that were received.
+fn push_forwarded(
+    out: &mut Fields,
+    head: &RequestHead,
+    ip: Option<IpAddr>,
+    text: Option<&AddressText>,
+    received: &[u8],
+) {
+    let separator: &[u8] = match received {
+        [] => b"",
+        _ => b", ",
     };
-    for (at, octet) in ip.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        if octet >= 100 {
-            out.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
-        }
-        out.push(b'0' + octet % 10);
+    let (before, after): (&[u8], &[u8]) = match ip {
+        Some(IpAddr::V6(_)) => (b"for=\"[", b"]\""),
+        Some(IpAddr::V4(_)) => (b"for=", b""),
+        // RFC 7239 §6.2. `X-Forwarded-For` has no word for it.
+        None => (b"for=unknown", b""),
+    };
+    let text = text.map_or(&[][..], AddressText::as_bytes);
+    let authority = head.authority.as_bytes();
+    let unquotable = authority
+        .iter()
+        .fold(false, |found, b| found | matches!(b, b'"' | b'\\'));
+    let (host, authority, quote): (&[u8], &[u8], &[u8]) = match authority.is_empty() || unquotable {
+        true => (b"", b"", b""),
+        false => (b";host=\"", authority, b"\""),
+    };
+    let scheme = head.scheme.as_str().as_bytes();
+    out.push_joined(
+        "Forwarded",
+        [
+            received, separator, before, text, after, host, authority, quote, b";proto=", scheme,
+        ],
+    );
+}
+
+/// Appends an address as its type writes it.
+pub(crate) fn push_address(out: &mut Vec<u8>, ip: IpAddr) {
+    out.extend_from_slice(AddressText::of(ip).as_bytes());
+}
+
+/// An address as its type writes it.
+struct AddressText {
+    bytes: [u8; MAX_ADDRESS],
+    length: usize,
+}
+
+/// An IPv6 address with an IPv4 address in it.
+const MAX_ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+
+/// The figures of a byte, in front of unused ones, and how many they are.
+static OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([0; 3], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
+        octets[octet] = match octet {
+            0..10 => ([b'0' + ones as u8, 0, 0], 1),
+            10..100 => ([b'0' + tens as u8, b'0' + ones as u8, 0], 2),
+            _ => ([b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8], 3),
+        };
+        octet += 1;
+    }
+    octets
+};
+
+impl AddressText {
+    /// For IPv4 without the machinery of formatting.
+    fn of(ip: IpAddr) -> Self {
+        let mut bytes = [0; MAX_ADDRESS];
+        let length = match ip {
+            IpAddr::V4(ip) => {
+                let mut at = 0;
+                for octet in ip.octets() {
+                    let (figures, count) = OCTETS[usize::from(octet)];
+                    bytes[at..at + 3].copy_from_slice(&figures);
+                    at += usize::from(count);
+                    bytes[at] = b'.';
+                    at += 1;
+                }
+                at - 1
+            }
+            IpAddr::V6(ip) => {
+                let mut rest = &mut bytes[..];
+                // It has room for the longest.
+                let _ = write!(rest, "{ip}");
+                MAX_ADDRESS - rest.len()
+            }
+        };
+        Self { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }
 

@@ -351,27 +351,27 @@ impl<'a> Nominated<'a> {
         Self(fields)
     }
 
-    fn members(&self) -> impl Iterator<Item = &'a [u8]> {
-        let lines = self.0.get_all("connection");
-        lines
-            .flat_map(|line| line.split(|b| *b == b','))
-            .map(<[u8]>::trim_ascii)
+    fn has(&self, mut is_wanted: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut lines = self.0.get_all("connection");
+        lines.any(|line| line.split(|b| *b == b',').any(|option| is_wanted(option.trim_ascii())))
     }
 
     /// Whether it may name anything beside fields that are never passed on: most senders say `keep-alive` or `close`, and no more.
+    #[inline]
     pub fn is_unusual(&self) -> bool {
-        self.members().any(|option| match option {
-            option if option.eq_ignore_ascii_case(b"close") => self.0.contains("close"),
-            option => !OF_ONE_CONNECTION.has_bytes(option),
-        })
+        self.0.contains("connection")
+            && self.has(|option| match option {
+                option if option.eq_ignore_ascii_case(b"close") => self.0.contains("close"),
+                option => !OF_ONE_CONNECTION.has_bytes(option),
+            })
     }
 
     /// Whether a field of that name and kind must not be passed on.
+    #[inline]
     pub fn takes(&self, name: &str, kind: Kind) -> bool {
         kind == Kind::Other
-            && self
-                .members()
-                .any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+            && self.0.contains("connection")
+            && self.has(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::{HeadScanner, Limits, response};
 use crate::io::{Duplex, Inbox, Outbox};
-use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{BodyEvent, Fields, Forwarded, Framing, ResponseHead};
 
 /// What may be read of an origin's response head.
 const LIMITS: Limits = Limits {
@@ -77,7 +77,7 @@ impl Http1Origin {
         }
     }
 
-    pub fn request(&mut self, head: &RequestHead) -> Result<(), OriginError> {
+    pub fn request(&mut self, head: &Forwarded<'_>) -> Result<(), OriginError> {
         let framing = match head.framing {
             Framing::Stream | Framing::Close => Framing::Chunked,
             framing => framing,
@@ -86,7 +86,7 @@ impl Http1Origin {
             true => Connection::WebSocket,
             false => Connection::Persistent,
         };
-        let (method, target, authority) = (&head.method, &head.target, &head.authority);
+        let (method, target, authority) = (head.method, &head.target, head.authority);
         self.outbox
             .encode(|out| encode::request_head(out, method, target, authority, &head.fields, framing, connection));
         self.request = match framing {

@@ -17,7 +17,7 @@ use super::alive::{Heard, until_dead};
 use super::{ConnectError, OpenExchange, OriginError};
 use crate::http1::content_length;
 use crate::io::Duplex;
-use crate::message::{BodyEvent, Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{BodyEvent, Fields, Forwarded, Framing, ResponseHead};
 
 /// Received and not yet consumed bytes that a server may have under way for one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -205,11 +205,11 @@ impl Http2Origin {
         }
     }
 
-    pub fn request(&mut self, head: &RequestHead) -> Result<(), OriginError> {
+    pub fn request(&mut self, head: &Forwarded<'_>) -> Result<(), OriginError> {
         let uri = Uri::builder()
             .scheme(head.scheme.as_str())
-            .authority(head.authority.as_str())
-            .path_and_query(head.target.as_str())
+            .authority(head.authority)
+            .path_and_query(&*head.target)
             .build()
             .map_err(|_| OriginError::Http2(Reason::INTERNAL_ERROR.into()))?;
         let mut request = Request::new(());

@@ -17,7 +17,7 @@ use crate::http1::body::BodyError;
 use crate::http1::response::ResponseError;
 use crate::in_place::boxed;
 use crate::io::Duplex;
-use crate::message::{BodyEvent, Fields, RequestHead, ResponseHead, Version};
+use crate::message::{BodyEvent, Fields, Forwarded, ResponseHead, Version};
 
 /// Where a request goes and its response comes from.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Origin {
     ///
     /// # Errors
     /// Over HTTP/2, where the connection has ended meanwhile.
-    pub fn request(&mut self, head: &RequestHead) -> Result<(), OriginError> {
+    pub fn request(&mut self, head: &Forwarded<'_>) -> Result<(), OriginError> {
         either!(self, origin => origin.request(head))
     }
 

@@ -3,7 +3,7 @@
 use super::caching::Way;
 use crate::config::{self, Verify};
 use crate::http1::encode::{self, Connection};
-use crate::message::{Fields, Framing, RequestHead, ResponseHead};
+use crate::message::{Fields, Forwarded, Framing, ResponseHead};
 use crate::proxy::Decided;
 use crate::proxy::fetch::ask_for_codings;
 use crate::proxy::origin::LONG_IDLE;
@@ -90,7 +90,7 @@ pub fn forwarded(
     Ok(steady(lines()?, lines()?))
 }
 
-fn http1_lines(head: &RequestHead) -> Vec<String> {
+fn http1_lines(head: &Forwarded<'_>) -> Vec<String> {
     let connection = match head.upgrade {
         true => Connection::WebSocket,
         false => Connection::Persistent,
@@ -98,9 +98,9 @@ fn http1_lines(head: &RequestHead) -> Vec<String> {
     let mut out = Vec::new();
     encode::request_head(
         &mut out,
-        &head.method,
+        head.method,
         &head.target,
-        &head.authority,
+        head.authority,
         &head.fields,
         head.framing,
         connection,
@@ -111,7 +111,7 @@ fn http1_lines(head: &RequestHead) -> Vec<String> {
         .collect()
 }
 
-fn http2_lines(head: &RequestHead) -> Vec<String> {
+fn http2_lines(head: &Forwarded<'_>) -> Vec<String> {
     let mut lines = vec![
         format!("{} {} HTTP/2", head.method, head.target),
         format!(":authority: {}", head.authority),

@@ -86,7 +86,7 @@ impl Relay {
         if let Some(event) = self.held.next() {
             return Poll::Ready(Ok(event));
         }
-        let mut event = match self.ahead.pop_front() {
+        let mut event = match self.ahead.next() {
             Some(event) => event,
             None => ready!(client.poll_body(cx))?,
         };

@@ -80,7 +80,18 @@ fn forward_to(
         request_id: "r1",
         pseudonym: "forebay-1",
     };
-    forward_request(head, &context)
+    let forwarded = forward_request(head, &context)?;
+    Ok(RequestHead {
+        method: forwarded.method.clone(),
+        scheme: forwarded.scheme,
+        authority: forwarded.authority.to_owned(),
+        target: forwarded.target.into_owned(),
+        fields: forwarded.fields,
+        framing: forwarded.framing,
+        expects_continue: forwarded.expects_continue,
+        upgrade: forwarded.upgrade,
+        ..head.clone()
+    })
 }
 
 const UNTRUSTED: &str = "192.0.2.1";
