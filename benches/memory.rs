@@ -346,7 +346,7 @@ fn key(index: usize) -> CacheKey {
         scheme: Scheme::Https,
         version: Version::Http11,
         authority: "www.example.com".into(),
-        target: format!("/items/{index:08}"),
+        target: format!("/items/{index:08}").into(),
         fields: Fields::new(),
         framing: Framing::None,
         expects_continue: false,

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use http::Method;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::message::{Fields, Framing, RequestHead, Scheme, split_port};
+use crate::message::{Encoding, Fields, Framing, RequestHead, Scheme, split_port};
 use crate::rfc9111::invalidation::ResourceUri;
 use crate::rfc9111::vary::normalise;
 
@@ -63,9 +63,18 @@ pub struct CacheKey {
 impl CacheKey {
     /// The key of a GET or HEAD request.
     pub fn new(request: &RequestHead, options: &KeyOptions) -> Self {
-        let authority = normalise_authority(request.scheme, &request.authority);
-        let target = normalise_target(&request.target);
-        let mut parts = Parts::uri(request.scheme, &authority, &target, &options.query);
+        let authority = request.authority.normal(request.scheme);
+        let target = &request.target;
+        let mut parts = match target.encoding() {
+            Encoding::None => Parts::uri(
+                request.scheme,
+                &authority,
+                target.path(),
+                target.query(),
+                &options.query,
+            ),
+            Encoding::Percent => Parts::uri_to(request.scheme, &authority, &normalise_target(target), &options.query),
+        };
         let uri_length = parts.0.len();
         for name in &options.headers {
             let value = normalise(name, &request.fields);
@@ -83,7 +92,7 @@ impl CacheKey {
 
     /// The key of a URI under options that name neither headers nor cookies; for others see [`CacheKey::uri`].
     pub fn of_uri(uri: &ResourceUri, query: &QueryOptions) -> Self {
-        let parts = Parts::uri(uri.scheme, &uri.authority, &uri.target, query);
+        let parts = Parts::uri_to(uri.scheme, &uri.authority, &uri.target, query);
         let length = parts.0.len();
         Self::of(parts, length)
     }
@@ -237,32 +246,36 @@ const LENGTH_PREFIX: usize = size_of::<u32>();
 struct Parts(Vec<u8>);
 
 impl Parts {
-    /// The parts of a URI in normal form.
-    fn uri(scheme: Scheme, authority: &str, target: &str, query: &QueryOptions) -> Self {
-        let scheme = scheme.as_str();
-        // Exact where the whole query counts and nothing follows: the only allocation of an ordinary key.
-        let prefixes = 3 * LENGTH_PREFIX + 1 + if target.contains('?') { LENGTH_PREFIX - 1 } else { 0 };
-        let mut parts = Self(Vec::with_capacity(
-            scheme.len() + authority.len() + target.len() + prefixes,
-        ));
-        parts.push(scheme.as_bytes());
-        parts.push(authority.as_bytes());
+    /// The parts of a URI in normal form, whose target is in one piece.
+    fn uri_to(scheme: Scheme, authority: &str, target: &str, options: &QueryOptions) -> Self {
         match target.split_once('?') {
-            Some((path, whole)) => {
-                parts.push(path.as_bytes());
-                match query.apply(whole) {
-                    Some(counted) => parts.present(counted.as_bytes()),
-                    None => parts.absent(),
-                }
-            }
-            None => {
-                parts.push(target.as_bytes());
-                parts.absent();
-            }
+            Some((path, query)) => Self::uri(scheme, authority, path, Some(query), options),
+            None => Self::uri(scheme, authority, target, None, options),
+        }
+    }
+
+    /// The parts of a URI in normal form.
+    #[inline]
+    fn uri(scheme: Scheme, authority: &str, path: &str, query: Option<&str>, options: &QueryOptions) -> Self {
+        let scheme: &[u8] = match scheme {
+            Scheme::Http => b"\x04\0\0\0http",
+            Scheme::Https => b"\x05\0\0\0https",
+        };
+        // Exact where the whole query counts and nothing follows: the only allocation of an ordinary key.
+        let query_length = query.map_or(0, |query| LENGTH_PREFIX + query.len());
+        let length = scheme.len() + 2 * LENGTH_PREFIX + authority.len() + path.len() + 1 + query_length;
+        let mut parts = Self(Vec::with_capacity(length));
+        parts.0.extend_from_slice(scheme);
+        parts.push(authority.as_bytes());
+        parts.push(path.as_bytes());
+        match query.and_then(|query| options.apply(query)) {
+            Some(counted) => parts.present(counted.as_bytes()),
+            None => parts.absent(),
         }
         parts
     }
 
+    #[inline]
     fn push(&mut self, part: &[u8]) {
         let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_le_bytes());
@@ -327,14 +340,10 @@ pub(crate) fn cookie_values<'a>(request: &'a Fields, name: &'a str) -> impl Iter
     pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
-/// Host and port in normal form (RFC 3986 §6.2.2.1, §6.2.3): lower case, without an empty or the scheme's default port.
+/// Host and port in normal form, where they are no more than text: see [`Authority::normal`](crate::message::Authority::normal) (RFC 3986 §6.2.2.1, §6.2.3): lower case, without an empty or the scheme's default port.
 pub fn normalise_authority(scheme: Scheme, authority: &str) -> Cow<'_, str> {
-    let default_port = match scheme {
-        Scheme::Http => "80",
-        Scheme::Https => "443",
-    };
     let kept = match split_port(authority) {
-        (host, Some(port)) if port.is_empty() || port == default_port => host,
+        (host, Some(port)) if port.is_empty() || port == scheme.default_port() => host,
         _ => authority,
     };
     if kept.bytes().any(|b| b.is_ascii_uppercase()) {

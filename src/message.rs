@@ -1,19 +1,26 @@
 //! HTTP messages as the stages see them, whatever protocol version they came in.
 
+mod authority;
+mod classes;
 mod fields;
 mod lines;
+mod target;
+mod text;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::Method;
-use memchr::{memchr, memrchr2};
+use memchr::memrchr2;
 
+pub use self::authority::Authority;
 #[cfg(test)]
 pub(crate) use self::fields::fields;
 pub use self::fields::{FieldName, FieldNames, Fields, is_field_value, is_token, is_token_byte};
 pub(crate) use self::fields::{Line, Tag};
 pub use self::lines::Lines;
+pub(crate) use self::target::Scanned;
+pub use self::target::{Encoding, Readings, Target, path_readings};
 
 /// The protocol version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +41,14 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+
+    /// The port where an authority names none (RFC 9110 §4.2.1, §4.2.2).
+    pub fn default_port(self) -> &'static str {
+        match self {
+            Self::Http => "80",
+            Self::Https => "443",
         }
     }
 }
@@ -61,9 +76,8 @@ pub struct RequestHead {
     pub version: Version,
     /// Host and optional port as received, from `Host`, the absolute form or `:authority`. Empty only for HTTP/1.0
     /// without `Host`.
-    pub authority: String,
-    /// Path with its query in origin form as received, or `*`.
-    pub target: String,
+    pub authority: Authority,
+    pub target: Target,
     /// Without those that describe the connection's framing: `Content-Length` and `Transfer-Encoding` are `framing`, `Host` is
     /// `authority`.
     pub fields: Fields,
@@ -79,19 +93,21 @@ pub struct RequestHead {
 impl RequestHead {
     /// The path as received, without the query.
     pub fn path(&self) -> &str {
-        let end = memchr(b'?', self.target.as_bytes());
-        end.and_then(|at| self.target.get(..at)).unwrap_or(&self.target)
+        self.target.path()
     }
 
     /// What stands behind the first `?`.
     pub fn query(&self) -> Option<&str> {
-        let end = memchr(b'?', self.target.as_bytes())?;
-        self.target.get(end + 1..)
+        self.target.query()
     }
 
     /// The authority's host, lower case, without port and trailing dot; brackets of IPv6 literals stay.
     pub fn host(&self) -> String {
-        split_port(&self.authority).0.trim_end_matches('.').to_ascii_lowercase()
+        self.authority
+            .host_and_port()
+            .0
+            .trim_end_matches('.')
+            .to_ascii_lowercase()
     }
 }
 

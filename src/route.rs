@@ -8,12 +8,13 @@ mod access;
 mod condition;
 mod pattern;
 mod reading;
+mod segments;
 
 use fnv::FnvHashMap;
 use http::Method;
 
 use crate::config::{self, HostPattern};
-use crate::message::{RequestHead, split_port};
+use crate::message::{Authority, Readings, RequestHead};
 
 pub use access::{Access, access, contains};
 pub use condition::Condition;
@@ -21,7 +22,8 @@ pub use pattern::{Captures, strip_prefix};
 pub use reading::{Ambiguity, shortest_reading};
 
 use pattern::Pattern;
-use reading::{canonical_literal, is_plain, readings};
+use reading::{canonical_literal, readings};
+use segments::Segments;
 
 /// Octets of a host name (RFC 1035 §2.3.4), with room to spare; a longer one matches no host condition.
 const MAX_HOST: usize = 256;
@@ -42,9 +44,16 @@ pub struct Router {
 /// Rules of one host by the beginning of their path; numbers ascend.
 #[derive(Debug, Default)]
 struct Table {
-    /// By the first segment, or the first two (`api/users`) where the rule knows them.
-    by_segments: FnvHashMap<Box<[u8]>, Vec<usize>>,
+    by_first: Segments<First>,
     /// Where the first segment may be anything.
+    any: Vec<usize>,
+}
+
+/// Rules for one first segment.
+#[derive(Debug, Default)]
+struct First {
+    by_second: Segments<Vec<usize>>,
+    /// Where the second segment may be anything, or there is none.
     any: Vec<usize>,
 }
 
@@ -121,7 +130,7 @@ impl Router {
     pub fn select<'a>(&'a self, head: &'a RequestHead) -> Result<Selected<'a>, NoRoute> {
         let path = head.path();
         let host_table = self.host_table(&head.authority);
-        let index = if is_plain(path.as_bytes()) {
+        let index = if head.target.path_readings() == Readings::One {
             self.first(host_table, head, path.as_bytes())
         } else {
             let readings = readings(path.as_bytes()).map_err(NoRoute::Ambiguous)?;
@@ -150,7 +159,7 @@ impl Router {
     }
 
     /// Rules that ask for this host; the longest wildcard's table holds those of the shorter ones too.
-    fn host_table(&self, authority: &str) -> Option<&Table> {
+    fn host_table(&self, authority: &Authority) -> Option<&Table> {
         if self.hosts.is_empty() && self.wildcards.is_empty() {
             return None;
         }
@@ -167,50 +176,80 @@ impl Router {
         suffixes.find_map(|suffix| self.wildcards.get(suffix))
     }
 
-    /// The first rule that matches a reading of the path: all ascending lists that may hold it are merged.
+    /// The first rule that matches a reading of the path.
     fn first(&self, host_table: Option<&Table>, head: &RequestHead, path: &[u8]) -> Option<usize> {
         let segments = path.get(1..).unwrap_or_default();
-        let [a, b, c] = host_table.map_or([&[][..], &[], &[]], |table| table.lists(segments));
         let [d, e, f] = self.any_host.lists(segments);
-        let mut lists = [a, b, c, d, e, f];
-        loop {
-            let lists = lists.iter_mut().filter(|list| !list.is_empty());
-            let nearest = lists.min_by_key(|list| list.first().copied())?;
-            let (index, rest) = nearest.split_first()?;
-            *nearest = rest;
-            if self.rules.get(*index).is_some_and(|rule| rule.matches(head, path)) {
-                return Some(*index);
+        match host_table {
+            None => self.first_of([d, e, f], head, path),
+            Some(table) => {
+                let [a, b, c] = table.lists(segments);
+                self.first_of([a, b, c, d, e, f], head, path)
             }
+        }
+    }
+
+    /// The first rule that matches, of all ascending lists that may hold it.
+    #[inline]
+    fn first_of<const LISTS: usize>(
+        &self,
+        mut lists: [&[usize]; LISTS],
+        head: &RequestHead,
+        path: &[u8],
+    ) -> Option<usize> {
+        let mut from = 0;
+        loop {
+            let mut nearest = None;
+            for list in &mut lists {
+                // What a list has in front of the last one that was looked at has been looked at, too.
+                if list.first().is_some_and(|index| *index < from) {
+                    *list = list.get(1..).unwrap_or_default();
+                }
+                if let Some(index) = list.first().copied()
+                    && nearest.is_none_or(|nearest| index < nearest)
+                {
+                    nearest = Some(index);
+                }
+            }
+            let index = nearest?;
+            if self.rules.get(index).is_some_and(|rule| rule.matches(head, path)) {
+                return Some(index);
+            }
+            from = index + 1;
         }
     }
 }
 
 impl Table {
     fn add(&mut self, index: usize, rule: &Rule) {
-        match rule.first_segments() {
-            Some(segments) => self.by_segments.entry(segments.into()).or_default().push(index),
-            None => self.any.push(index),
-        }
+        let list = match rule.first_segments() {
+            Some((first, second)) => {
+                let first = self.by_first.entry(first);
+                second.map_or(&mut first.any, |second| first.by_second.entry(second))
+            }
+            None => &mut self.any,
+        };
+        list.push(index);
     }
 
     /// The rules that may match a path whose segments begin so: by two segments, by one, and those for any.
+    #[inline]
     fn lists(&self, segments: &[u8]) -> [&[usize]; 3] {
-        if self.by_segments.is_empty() {
+        let (first, rest) = cut_segment(segments);
+        let Some(by_first) = self.by_first.find(first) else {
             return [&[], &[], &self.any];
-        }
-        let list = |key: &[u8]| self.by_segments.get(key).map_or(&[][..], Vec::as_slice);
-        let mut slashes = segments
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(at, _)| at);
-        match (slashes.next(), slashes.next()) {
-            (None, _) => [&[], list(segments), &self.any],
-            (Some(first), second) => {
-                let two = segments.get(..second.unwrap_or(segments.len())).unwrap_or_default();
-                [list(two), list(segments.get(..first).unwrap_or_default()), &self.any]
-            }
-        }
+        };
+        let by_second = rest.and_then(|rest| by_first.by_second.find(cut_segment(rest).0));
+        [by_second.map_or(&[], Vec::as_slice), &by_first.any, &self.any]
+    }
+}
+
+/// The first segment, and what stands behind its slash.
+#[inline]
+fn cut_segment(segments: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match segments.iter().position(|byte| *byte == b'/') {
+        Some(slash) => (segments.get(..slash).unwrap_or_default(), segments.get(slash + 1..)),
+        None => (segments, None),
     }
 }
 
@@ -229,7 +268,7 @@ impl Rule {
         }
     }
 
-    fn first_segments(&self) -> Option<Vec<u8>> {
+    fn first_segments(&self) -> Option<(&[u8], Option<&[u8]>)> {
         self.path.as_ref().or(self.prefix.as_ref())?.first_literals()
     }
 
@@ -274,8 +313,8 @@ fn covers_all_below(pattern: &HostPattern, suffix: &[u8]) -> bool {
 
 /// The authority's host as [`RequestHead::host`] gives it, without an allocation. `None`: there is none, or none that a
 /// configuration could name.
-fn host<'b>(authority: &str, buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [u8]> {
-    let mut host = split_port(authority).0.as_bytes();
+fn host<'b>(authority: &Authority, buffer: &'b mut [u8; MAX_HOST]) -> Option<&'b [u8]> {
+    let mut host = authority.host_and_port().0.as_bytes();
     while let [rest @ .., b'.'] = host {
         host = rest;
     }

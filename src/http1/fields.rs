@@ -31,7 +31,7 @@ pub(super) fn parse_section<'a, E: From<SyntaxError>>(
     max_lines: usize,
     mut inspect: impl FnMut(Tag, &'a [u8], &'a [u8]) -> Result<Verdict, E>,
 ) -> Result<Option<(Fields, usize)>, E> {
-    let mut lines = Vec::with_capacity(USUAL_LINES);
+    let mut lines = Vec::new();
     let mut seen = 0;
     let mut at = start;
     loop {
@@ -78,6 +78,9 @@ pub(super) fn parse_section<'a, E: From<SyntaxError>>(
                 at - start..colon - start,
                 value_start - start..value_start - start + value.len(),
             );
+            if lines.is_empty() {
+                lines.reserve_exact(USUAL_LINES);
+            }
             lines.push(Line::new(&buf[start..], tag, name, value));
         }
         at = line_end + 2;

@@ -8,13 +8,11 @@ use super::fields::{
     content_length, list_members, parse_section,
 };
 use super::{HeadScanner, Limits, SyntaxError};
-use crate::message::{Framing, RequestHead, Scheme, Version, is_token_byte};
+use crate::message::{Authority, Framing, RequestHead, Scanned, Scheme, Target, Version, is_token_byte};
 
 mod target;
 
-use target::Target;
-
-pub use target::is_authority;
+use target::RequestTarget;
 
 /// Empty lines that may stand before a request (RFC 9112 §2.2 asks for at least one).
 const MAX_LEADING_EMPTY_LINES: usize = 2;
@@ -190,19 +188,19 @@ pub fn check(
     authority: &[u8],
     limits: &Limits,
     scheme: Scheme,
-) -> Result<(String, String), RequestError> {
+) -> Result<(Authority, Target), RequestError> {
     match method {
         _ if method.as_str().len() > MAX_METHOD => return Err(RequestError::MethodTooLong),
         &Method::CONNECT | &Method::TRACE => return Err(RequestError::MethodNotAllowed),
         _ if target.len() > limits.target => return Err(RequestError::TargetTooLong),
         _ => {}
     }
-    let (form, end) = target::scan(target.as_bytes());
-    if end != target.len() {
+    let scanned = Scanned::of(target.as_bytes());
+    if scanned.end != target.len() {
         return Err(RequestError::Target);
     }
-    match Target::new(form, target.as_bytes())? {
-        Target::Absolute { .. } => Err(RequestError::Target),
+    match RequestTarget::new(scanned, target.as_bytes())? {
+        RequestTarget::Absolute { .. } => Err(RequestError::Target),
         target => target.resolve(method, Version::Http2, Some(authority), scheme),
     }
 }
@@ -326,7 +324,7 @@ impl UpgradeOffer {
 #[derive(Debug)]
 struct RequestLine<'a> {
     method: Method,
-    target: Target<'a>,
+    target: RequestTarget<'a>,
     version: Version,
 }
 
@@ -364,25 +362,57 @@ fn parse_request_line<'a>(
         b'\r' | b'\n' | b'\t' => return Err(RequestError::RequestLine),
         _ => return Err(RequestError::Method),
     }
-    let method = Method::from_bytes(&rest[..method_end]).map_err(|_| RequestError::Method)?;
-    if method == Method::CONNECT || method == Method::TRACE {
-        return Err(RequestError::MethodNotAllowed);
-    }
+    let method = method(&rest[..method_end])?;
 
     let rest = &rest[method_end + 1..];
-    let (form, target_end) = target::scan(rest);
-    if target_end > limits.target {
+    let target = Scanned::of(rest);
+    if target.end > limits.target {
         return Err(RequestError::TargetTooLong);
     }
-    match rest.get(target_end) {
+    match rest.get(target.end) {
         None => return Ok(None),
-        Some(b' ') if target_end > 0 => {}
+        Some(b' ') if target.end > 0 => {}
         Some(b'\r' | b'\n') => return Err(RequestError::RequestLine),
         Some(_) => return Err(RequestError::Target),
     }
-    let target = Target::new(form, &rest[..target_end])?;
+    let (target, rest) = (
+        RequestTarget::new(target, &rest[..target.end])?,
+        &rest[target.end + 1..],
+    );
+    let Some((version, version_end)) = version_line(rest)? else {
+        return Ok(None);
+    };
+    let line = RequestLine {
+        method,
+        target,
+        version,
+    };
+    Ok(Some((line, buf.len() - rest.len() + version_end)))
+}
 
-    let rest = &rest[target_end + 1..];
+#[inline]
+fn method(token: &[u8]) -> Result<Method, RequestError> {
+    match token {
+        b"GET" => Ok(Method::GET),
+        b"HEAD" => Ok(Method::HEAD),
+        b"POST" => Ok(Method::POST),
+        b"CONNECT" | b"TRACE" => Err(RequestError::MethodNotAllowed),
+        _ => Method::from_bytes(token).map_err(|_| RequestError::Method),
+    }
+}
+
+/// Reads what stands behind the target; answers with the version and the offset behind the CR LF.
+#[inline]
+fn version_line(rest: &[u8]) -> Result<Option<(Version, usize)>, RequestError> {
+    const USUAL: &[u8] = b"HTTP/1.1\r\n";
+    if rest.starts_with(USUAL) {
+        return Ok(Some((Version::Http11, USUAL.len())));
+    }
+    unusual_version_line(rest)
+}
+
+#[cold]
+fn unusual_version_line(rest: &[u8]) -> Result<Option<(Version, usize)>, RequestError> {
     let Some(version_end) = memchr::memchr2(b'\r', b'\n', rest) else {
         return match rest.len() > "HTTP/1.1".len() {
             true => Err(RequestError::RequestLine),
@@ -391,17 +421,11 @@ fn parse_request_line<'a>(
     };
     let version = version(&rest[..version_end])?;
     match (rest[version_end], rest.get(version_end + 1)) {
-        (b'\r', Some(b'\n')) => {}
-        (b'\r', None) => return Ok(None),
-        (b'\r', Some(_)) => return Err(SyntaxError::BareCr.into()),
-        _ => return Err(SyntaxError::BareLf.into()),
+        (b'\r', Some(b'\n')) => Ok(Some((version, version_end + 2))),
+        (b'\r', None) => Ok(None),
+        (b'\r', Some(_)) => Err(SyntaxError::BareCr.into()),
+        _ => Err(SyntaxError::BareLf.into()),
     }
-    let line = RequestLine {
-        method,
-        target,
-        version,
-    };
-    Ok(Some((line, buf.len() - rest.len() + version_end + 2)))
 }
 
 /// RFC 9112 §2.3.

@@ -83,7 +83,7 @@ fn rfc9110_4_2_3_hosts_have_no_case_and_default_ports_go() {
     let with = |scheme: Scheme, authority: &str| {
         let mut head = get(&[]);
         head.scheme = scheme;
-        head.authority = authority.to_owned();
+        head.authority = authority.into();
         CacheKey::new(&head, &KeyOptions::default())
     };
     use Scheme::{Http, Https};
@@ -259,7 +259,7 @@ proptest! {
     #[test]
     fn any_target_and_authority_have_a_key(target in ".{0,40}", authority in ".{0,20}") {
         let mut head = request("GET", &target, &[]);
-        head.authority = authority;
+        head.authority = authority.into();
         let _ = CacheKey::new(&head, &KeyOptions {
             query: QueryOptions { ignore: globs(&["a*"]), keep: None, order: QueryOrder::Sorted },
             ..KeyOptions::default()

@@ -166,6 +166,9 @@ impl Fields {
 
     /// Takes over a field section in one copy, with room for the lines that a proxy adds.
     pub(crate) fn from_section(section: &[u8], lines: Vec<Line>) -> Self {
+        if lines.is_empty() {
+            return Self::new();
+        }
         let mut arena = Vec::with_capacity(section.len() + ROOM_FOR_MORE_LINES);
         arena.extend_from_slice(section);
         let bits = lines.iter().fold(0, |bits, line| bits | line.tag.bit());

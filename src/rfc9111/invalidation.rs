@@ -82,7 +82,7 @@ pub fn resolve(request: &RequestHead, reference: &[u8]) -> Option<ResourceUri> {
     }
     let base = request.path();
     let target = if reference.is_empty() {
-        request.target.clone()
+        request.target.to_string()
     } else if reference.starts_with('?') {
         format!("{base}{reference}")
     } else if reference.starts_with('/') {

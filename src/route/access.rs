@@ -28,7 +28,12 @@ pub fn access(route: &Route, client: Option<IpAddr>) -> Access {
 }
 
 /// Whether one of the networks holds the address. An IPv4-mapped IPv6 address is the IPv4 address.
+#[inline]
 pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    !networks.is_empty() && one_contains(networks, address)
+}
+
+fn one_contains(networks: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| match (network, address) {
         (IpNet::V6(mapped), IpAddr::V4(v4)) if mapped.prefix_len() >= MAPPED_PREFIX => {

@@ -1,8 +1,8 @@
 use super::pattern::Captures;
-use super::reading::{is_plain, readings};
+use super::reading::readings;
 use super::{MAX_HOST, Rule, covers, host};
 use crate::config::{HostPattern, Match};
-use crate::message::RequestHead;
+use crate::message::{Readings, RequestHead};
 
 /// Conditions that stand by themselves, outside of the order of routes.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Condition {
         };
         let path = head.path();
         let holds = here
-            && if is_plain(path.as_bytes()) {
+            && if head.target.path_readings() == Readings::One {
                 self.rule.matches(head, path.as_bytes())
             } else {
                 let readings = readings(path.as_bytes());

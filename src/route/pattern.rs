@@ -33,11 +33,11 @@ impl Pattern {
         }
     }
 
-    /// What the first segment must be, or the first two with a `/` between them. `None`: anything.
-    pub(super) fn first_literals(&self) -> Option<Vec<u8>> {
+    /// What the first segment must be, and the second. `None`: anything.
+    pub(super) fn first_literals(&self) -> Option<(&[u8], Option<&[u8]>)> {
         match self.segments.as_slice() {
-            [Segment::Literal(first), Segment::Literal(second), ..] => Some([&**first, second].join(&b'/')),
-            [Segment::Literal(first), ..] => Some(first.to_vec()),
+            [Segment::Literal(first), Segment::Literal(second), ..] => Some((first, Some(second))),
+            [Segment::Literal(first), ..] => Some((first, None)),
             [Segment::Capture(_), ..] | [] => None,
         }
     }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use crate::message::{Readings, path_readings};
+
 /// Readings of one path; a path that people write has one or two, and a handful in the worst case.
 const MAX_READINGS: usize = 32;
 
@@ -42,15 +44,7 @@ impl Ambiguity {
 
 /// Whether there is only one way to read the path, which is the case for nearly all.
 pub(super) fn is_plain(path: &[u8]) -> bool {
-    let mut previous = 0;
-    for byte in path {
-        let may_be_normalised = previous == b'/' && matches!(byte, b'/' | b'.');
-        if may_be_normalised || !is_path_byte(*byte) || *byte == b';' {
-            return false;
-        }
-        previous = *byte;
-    }
-    true
+    path_readings(path) == Readings::One
 }
 
 /// One form for all paths that a server may take for the same: the shortest reading.

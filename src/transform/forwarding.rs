@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::message::{Fields, RequestHead, Scheme, split_port};
+use crate::message::{Fields, RequestHead};
 use crate::route::contains;
 use crate::transform::names::Forwarding;
 
@@ -181,12 +181,9 @@ pub(super) fn push(out: &mut Fields, head: &RequestHead, client: &ClientAddress,
         out.push_joined("X-Forwarded-Host", [head.authority.as_bytes()]);
     }
     if port == Passed::No {
-        let default = match head.scheme {
-            Scheme::Http => "80",
-            Scheme::Https => "443",
-        };
-        let port = split_port(&head.authority).1.filter(|port| !port.is_empty());
-        out.push_joined("X-Forwarded-Port", [port.unwrap_or(default).as_bytes()]);
+        let port = head.authority.host_and_port().1.filter(|port| !port.is_empty());
+        let port = port.unwrap_or(head.scheme.default_port());
+        out.push_joined("X-Forwarded-Port", [port.as_bytes()]);
     }
     // A proxy that writes no list may say it this way; one that does may have let the client's own claim through.
     if !has_chain && !real_ip.is_empty() {

@@ -31,7 +31,7 @@ fn key_with(number: usize, header: Option<&str>) -> CacheKey {
         scheme: Scheme::Https,
         version: Version::Http11,
         authority: "www.example.com".into(),
-        target: format!("/{number}"),
+        target: format!("/{number}").into(),
         fields,
         framing: Framing::None,
         expects_continue: false,

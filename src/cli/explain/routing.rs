@@ -25,11 +25,7 @@ pub fn listener<'a>(asked: &Asked, generation: &'a Generation, text: &mut Text) 
         .iter()
         .filter(|listener| Scheme::from(*listener) == scheme)
         .collect();
-    let default_port = match scheme {
-        Scheme::Http => "80",
-        Scheme::Https => "443",
-    };
-    let port = split_port(&asked.url.authority).1.unwrap_or(default_port);
+    let port = split_port(&asked.url.authority).1.unwrap_or(scheme.default_port());
     let on_port = speaking.iter().find(|listener| match listener.address {
         ListenAddress::Tcp(address) => address.port().to_string() == port,
         ListenAddress::Unix(_) => false,

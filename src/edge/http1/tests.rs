@@ -97,7 +97,7 @@ impl Served {
     }
 
     async fn answer(&mut self, head: &RequestHead, length: usize) {
-        let mut body = head.target.clone().into_bytes();
+        let mut body = head.target.as_bytes().to_vec();
         body.resize(length, b' ');
         self.client.respond(&mut ResponseHead {
             status: 200,
@@ -149,7 +149,7 @@ async fn no_answer_waits_for_the_rest_of_a_request() {
     let mut served = Served::new(["GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HT"]);
     assert!(matches!(served.next().await, Next::Request(_, Came::Now)));
     let head = RequestHead {
-        target: "/1".to_owned(),
+        target: "/1".into(),
         ..request_head()
     };
     served.answer(&head, 10).await;
@@ -217,8 +217,8 @@ fn request_head() -> RequestHead {
         method: Method::GET,
         scheme: Scheme::Http,
         version: Version::Http11,
-        authority: "a".to_owned(),
-        target: String::new(),
+        authority: "a".into(),
+        target: "".into(),
         fields: Fields::new(),
         framing: Framing::None,
         expects_continue: false,

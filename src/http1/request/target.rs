@@ -3,16 +3,13 @@
 use http::Method;
 
 use super::RequestError;
-use crate::message::{Scheme, Version, split_port};
-
-/// Longest host: what DNS can name (RFC 1035 §2.3.4), with its dot.
-const MAX_HOST: usize = 254;
+use crate::message::{Authority, Scanned, Scheme, Target, Version, split_port};
 
 /// A request target as its form says (RFC 9112 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target<'a> {
+pub(super) enum RequestTarget<'a> {
     /// `/path?query`
-    Origin(&'a str),
+    Origin(Scanned, &'a [u8]),
     /// `http://authority/path?query`; the path may be missing.
     Absolute {
         scheme: Scheme,
@@ -23,68 +20,24 @@ pub(super) enum Target<'a> {
     Asterisk,
 }
 
-/// What the first byte makes of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TargetForm {
-    /// Begins with `/`.
-    Origin,
-    Other,
-}
-
-/// How far a target reaches in `bytes`: up to the first byte that may not stand in one.
-pub(super) fn scan(bytes: &[u8]) -> (TargetForm, usize) {
-    let form = match bytes.first() {
-        Some(b'/') => TargetForm::Origin,
-        _ => TargetForm::Other,
-    };
-    let path_end = end_of(bytes, 0, IN_PATH);
-    let end = match bytes.get(path_end) {
-        Some(b'?') => end_of(bytes, path_end + 1, IN_QUERY),
-        _ => path_end,
-    };
-    (form, end)
-}
-
-fn end_of(bytes: &[u8], from: usize, class: u8) -> usize {
-    bytes[from..]
-        .iter()
-        .position(|b| TARGET_BYTES[usize::from(*b)] & class == 0)
-        .map_or(bytes.len(), |length| from + length)
-}
-
-const IN_PATH: u8 = 1;
-const IN_QUERY: u8 = 2;
-
-/// Which bytes a target may have. RFC 3986 §3.3 and §3.4, and what browsers and curl send beside them without encoding it.
-///
-/// Never: controls, space, `#`, `<`, `>`, DEL and what is not ASCII. `\` is refused in paths, because some read it as `/`. All
-/// of it can be said in HTTP/2 as well, so that a request is not served by one version and refused by the other.
-static TARGET_BYTES: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0x21;
-    while byte < 0x7f {
-        table[byte] = match byte as u8 {
-            b'#' | b'<' | b'>' => 0,
-            b'?' | b'\\' | b'`' => IN_QUERY,
-            b'"' => IN_PATH,
-            _ => IN_PATH | IN_QUERY,
-        };
-        byte += 1;
-    }
-    table
-};
-
-impl<'a> Target<'a> {
-    /// `bytes` are as far as [`scan`] got.
-    pub(super) fn new(form: TargetForm, bytes: &'a [u8]) -> Result<Self, RequestError> {
-        // All bytes that the table lets through are ASCII.
-        let text = std::str::from_utf8(bytes).map_err(|_| RequestError::Target)?;
-        if form == TargetForm::Origin {
-            return Ok(Self::Origin(text));
+impl<'a> RequestTarget<'a> {
+    /// `bytes` are what `scanned` was made of, as far as they were looked at.
+    #[inline]
+    pub(super) fn new(scanned: Scanned, bytes: &'a [u8]) -> Result<Self, RequestError> {
+        if bytes.first() == Some(&b'/') {
+            Ok(Self::Origin(scanned, bytes))
+        } else {
+            Self::other(bytes)
         }
-        if text == "*" {
+    }
+
+    #[cold]
+    fn other(bytes: &'a [u8]) -> Result<Self, RequestError> {
+        if bytes == b"*" {
             return Ok(Self::Asterisk);
         }
+        // All bytes that may stand in a target are ASCII.
+        let text = std::str::from_utf8(bytes).map_err(|_| RequestError::Target)?;
         // Neither `example.org:443`, which is for CONNECT only, nor a path without a slash.
         let (scheme, rest) = text.split_once("://").ok_or(RequestError::Target)?;
         let scheme = if scheme.eq_ignore_ascii_case("http") {
@@ -99,7 +52,7 @@ impl<'a> Target<'a> {
             None => (rest, ""),
         };
         // RFC 9110 §4.2.1, §4.2.4: no empty host, no user information.
-        if !is_authority(authority) {
+        if Authority::parse(authority.as_bytes()).is_none() {
             return Err(RequestError::Target);
         }
         Ok(Self::Absolute {
@@ -110,26 +63,27 @@ impl<'a> Target<'a> {
     }
 
     /// The authority and the target in origin form (or `*`), once the `Host` field is known.
+    #[inline]
     pub(super) fn resolve(
         self,
         method: &Method,
         version: Version,
         host: Option<&[u8]>,
         connection: Scheme,
-    ) -> Result<(String, String), RequestError> {
+    ) -> Result<(Authority, Target), RequestError> {
         let host = match host {
             // RFC 9112 §3.2.
             None if version >= Version::Http11 => return Err(RequestError::HostMissing),
             None => None,
-            Some(value) => match std::str::from_utf8(value) {
-                Ok(host) if is_authority(host) => Some(host),
-                _ => return Err(RequestError::Host),
-            },
+            Some(value) => Some(Authority::parse(value).ok_or(RequestError::Host)?),
         };
         match self {
-            Self::Origin(target) => Ok((host.unwrap_or_default().to_owned(), target.to_owned())),
+            Self::Origin(scanned, bytes) => {
+                let target = scanned.target(bytes).ok_or(RequestError::Target)?;
+                Ok((host.unwrap_or_default(), target))
+            }
             // RFC 9112 §3.2.4.
-            Self::Asterisk if method == Method::OPTIONS => Ok((host.unwrap_or_default().to_owned(), "*".to_owned())),
+            Self::Asterisk if method == Method::OPTIONS => Ok((host.unwrap_or_default(), "*".into())),
             Self::Asterisk => Err(RequestError::Target),
             Self::Absolute {
                 scheme,
@@ -139,69 +93,25 @@ impl<'a> Target<'a> {
                 if scheme != connection {
                     return Err(RequestError::Misdirected);
                 }
-                if host.is_some_and(|host| !is_same_authority(host, authority, scheme)) {
+                if host.is_some_and(|host| !is_same_authority(&host, authority, scheme)) {
                     return Err(RequestError::HostMismatch);
                 }
                 let target = match path_and_query {
                     // RFC 9112 §3.2.4: the way to ask a proxy for `OPTIONS *`.
-                    "" if method == Method::OPTIONS => "*".to_owned(),
-                    path if path.starts_with('/') => path.to_owned(),
+                    "" if method == Method::OPTIONS => "*".into(),
+                    path if path.starts_with('/') => path.into(),
                     // RFC 9112 §3.2.1: an empty path is sent as `/`.
-                    query => format!("/{query}"),
+                    query => format!("/{query}").into(),
                 };
-                Ok((authority.to_owned(), target))
+                Ok((authority.into(), target))
             }
         }
     }
 }
 
-/// Whether the text is a host with an optional port (RFC 9110 §7.2, RFC 3986 §3.2.2), and one that every server behind us
-/// reads the same: an IP literal or a name as DNS has them, underscores included; no user information, no percent-encoding, no
-/// list, no empty label, no empty port.
-pub fn is_authority(text: &str) -> bool {
-    let (host, port) = split_port(text);
-    host.len() <= MAX_HOST && is_host(host) && port.is_none_or(is_port)
-}
-
-fn is_host(host: &str) -> bool {
-    if let Some(literal) = host.strip_prefix('[') {
-        return literal
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-    }
-    let name = host.strip_suffix('.').unwrap_or(host).as_bytes();
-    // So that the end of the last label is seen like that of the others.
-    let mut previous = b'.';
-    for byte in name {
-        if !NAME_BYTES[usize::from(*byte)] || (*byte == b'.' && previous == b'.') {
-            return false;
-        }
-        previous = *byte;
-    }
-    previous != b'.'
-}
-
-/// Which bytes the name of a host may have.
-static NAME_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x7f {
-        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'.' | b'-' | b'_' | b'~');
-        byte += 1;
-    }
-    table
-};
-
-fn is_port(port: &str) -> bool {
-    port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
 /// Whether two authorities are one, with case and the scheme's own port aside (RFC 9110 §4.2.3).
 fn is_same_authority(one: &str, other: &str, scheme: Scheme) -> bool {
-    let default_port = match scheme {
-        Scheme::Http => "80",
-        Scheme::Https => "443",
-    };
+    let default_port = scheme.default_port();
     let (one_host, one_port) = split_port(one);
     let (other_host, other_port) = split_port(other);
     one_host.eq_ignore_ascii_case(other_host) && one_port.unwrap_or(default_port) == other_port.unwrap_or(default_port)

@@ -84,8 +84,8 @@ fn forward_to(
     Ok(RequestHead {
         method: forwarded.method.clone(),
         scheme: forwarded.scheme,
-        authority: forwarded.authority.to_owned(),
-        target: forwarded.target.into_owned(),
+        authority: forwarded.authority.into(),
+        target: (*forwarded.target).into(),
         fields: forwarded.fields,
         framing: forwarded.framing,
         expects_continue: forwarded.expects_continue,
@@ -144,7 +144,7 @@ fn every_kind_of_peer_can_be_told_of() {
     }
     let mut head = request(&[("X-Forwarded-For", "6.6.6.6"), ("X-Real-IP", "6.6.6.6")]);
     head.version = Version::Http10;
-    head.authority = String::new();
+    head.authority = "".into();
     let out = forward_to(&head, None, &route(), &upstream()).unwrap();
     for (name, expected) in [
         ("x-forwarded-for", "-"),
