@@ -10,14 +10,15 @@ mod gathered;
 pub mod http1;
 pub mod http2;
 pub mod proxy_protocol;
+mod socket;
 pub mod stalled;
 pub mod tls;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::os::fd::RawFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,21 +29,23 @@ use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use self::admission::Admission;
 use self::client::Client;
 use self::gathered::Gathered;
-use self::http1::{After, Came, HeadTimes, Http1Client, Next, PriorKnowledge};
+use self::http1::{After, Came, Expected, HeadTimes, Http1Client, Next, PriorKnowledge};
 use self::http2::Http2Client;
 use self::proxy_protocol::Header;
+use self::socket::Socket;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
 use crate::clock::Moment;
-use crate::config;
+use crate::config::{self, ListenAddress};
 use crate::exchange::Arrival;
 use crate::http1::Limits;
 use crate::in_place::pinned;
-use crate::io::{Alarm, Duplex};
+use crate::io::Alarm;
 use crate::message::Scheme;
 use crate::metrics::Gauge;
 use crate::proxy::Proxy;
@@ -75,8 +78,7 @@ pub struct FrontDoor {
 
 /// A connection that HTTP can be spoken on.
 struct Connection {
-    io: Box<dyn Duplex>,
-    fd: RawFd,
+    socket: Socket,
     arrival: Arrival,
     scheme: Scheme,
     alpn: Alpn,
@@ -147,13 +149,13 @@ impl FrontDoor {
             false => PriorKnowledge::Refused,
         };
         let Some(Some(acceptor)) = generation.acceptors.get(self.listener) else {
-            let io: Box<dyn Duplex> = match first.is_empty() {
-                true => Box::new(stream),
-                false => Box::new(Rewound::new(first, stream)),
+            let socket = match (first.is_empty(), &listener.address) {
+                (true, ListenAddress::Tcp(_)) => Socket::Accepted(stream),
+                (true, ListenAddress::Unix(_)) => Socket::Over(Box::new(stream), fd),
+                (false, _) => Socket::Over(Box::new(Rewound::new(first, stream)), fd),
             };
             return Some(Connection {
-                io,
-                fd,
+                socket,
                 arrival,
                 scheme: Scheme::Http,
                 alpn: Alpn::Http1,
@@ -163,10 +165,8 @@ impl FrontDoor {
         match acceptor.accept(Rewound::new(first, stream), deadline).await {
             Ok(stream) => {
                 let alpn = stream.tls().map_or(Alpn::Http1, |info| info.alpn);
-                let io = Box::new(stream);
                 Some(Connection {
-                    io,
-                    fd,
+                    socket: Socket::Over(Box::new(stream), fd),
                     arrival,
                     scheme: Scheme::Https,
                     alpn,
@@ -182,19 +182,22 @@ impl FrontDoor {
 
     async fn http1(&self, connection: Connection, shutdown: ShutdownWatch) {
         let Connection {
-            io,
-            fd,
+            socket,
             arrival,
             scheme,
             prior_knowledge,
             ..
         } = connection;
         let mut alarm = Alarm::new();
-        let mut client = Client::Http1(Box::new(Http1Client::new(io, fd, shutdown.clone())));
-        let mut knowledge = prior_knowledge;
+        let mut client = Client::Http1(Box::new(Http1Client::new(socket, shutdown.clone())));
+        let mut expected = Expected {
+            scheme,
+            limits: &Limits::DEFAULT,
+            http2: prior_knowledge,
+        };
         // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
-        let mut stopping = pin!(shut_down(shutdown.clone()));
-        let mut stopped = false;
+        let mut stopping = pin!(unconstrained(shut_down(shutdown.clone())));
+        let mut waits_for_stop = false;
         // When the requests came that one read has brought.
         let mut moment = None;
         loop {
@@ -205,24 +208,21 @@ impl FrontDoor {
                 // Set where the last one was answered at once.
                 since: moment.map(|moment: Moment| moment.instant),
             };
-            let next = tokio::select! {
-                biased;
-                next = http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm) => Some(next),
-                () = &mut stopping, if !stopped && !http1.has_unread_bytes() => {
-                    stopped = true;
-                    None
+            let next = poll_fn(|cx| {
+                if let Poll::Ready(next) = http1.poll_next(cx, expected, times, &mut alarm) {
+                    return Poll::Ready(next);
                 }
-            };
-            // A connection between two requests ends at once, one that has begun to send a request is served.
-            let next = match next {
-                Some(next) => next,
-                None if http1.has_unread_bytes() => {
-                    http1.next(scheme, &Limits::DEFAULT, knowledge, times, &mut alarm).await
+                // A connection between two requests ends at once, one that has begun to send a request is served. Once the task waits
+                // for the end it is woken then, and does not have to ask each time.
+                if !http1.has_unread_bytes() && (!waits_for_stop || !matches!(shutdown.has_changed(), Ok(false))) {
+                    waits_for_stop = true;
+                    return stopping.as_mut().poll(cx).map(|()| Next::Closed);
                 }
-                None => Next::Closed,
-            };
+                Poll::Pending
+            });
+            let next = next.await;
             // Only the first bytes of a connection can be a preface.
-            knowledge = PriorKnowledge::Refused;
+            expected.http2 = PriorKnowledge::Refused;
             let request = match next {
                 Next::Request(request, Came::Before) => request,
                 Next::Request(request, Came::Now) => {
@@ -233,8 +233,7 @@ impl FrontDoor {
                 Next::Http2(read) => {
                     let Client::Http1(http1) = client else { return };
                     let connection = Connection {
-                        io: http1.into_io(),
-                        fd,
+                        socket: http1.into_socket(),
                         arrival,
                         scheme,
                         alpn: Alpn::Http2,
@@ -273,9 +272,12 @@ impl FrontDoor {
 
     async fn http2(&self, connection: Connection, read: BytesMut, shutdown: ShutdownWatch) {
         let Connection {
-            io, arrival, scheme, ..
+            socket,
+            arrival,
+            scheme,
+            ..
         } = connection;
-        let io = Gathered::new(Rewound::new(read.freeze(), io));
+        let io = Gathered::new(Rewound::new(read.freeze(), socket));
         let mut options = default_h2_options();
         options
             .initial_window_size(STREAM_WINDOW)

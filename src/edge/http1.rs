@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,16 +9,17 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use pingora_core::server::ShutdownWatch;
-use tokio::task::coop::consume_budget;
+use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
 use super::client::ClientError;
+use super::socket::Socket;
 use super::stalled::Stalled;
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::request::{self, RequestError};
 use crate::http1::{HeadScanner, Limits};
-use crate::io::{Alarm, Duplex, Inbox, Outbox, reset_on_close};
+use crate::io::{Alarm, Inbox, Outbox};
 use crate::message::{BodyEvent, Fields, Framing, Lines, RequestHead, ResponseHead, Scheme, Version};
 
 /// What is read ahead while a response is under way: a pipelined request or two. More stays in the socket.
@@ -34,13 +34,15 @@ const GATHERED: usize = 16 * 1024;
 /// How much of an unwanted request body is read and dropped to keep the connection.
 const DRAIN: usize = 256 * 1024;
 
+/// After so many exchanges a connection is one that is used again and again.
+const SETTLED: u8 = 2;
+
 /// What begins an HTTP/2 connection (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's HTTP/1 connection and the exchange under way on it.
 pub struct Http1Client {
-    io: Box<dyn Duplex>,
-    fd: RawFd,
+    io: Socket,
     inbox: Inbox,
     outbox: Outbox,
     scanner: HeadScanner,
@@ -57,7 +59,20 @@ pub struct Http1Client {
     eof: bool,
     /// The client may hold its body back until it has seen a 100 (RFC 9110 §10.1.1).
     awaits_continue: bool,
+    /// Exchanges that have ended, up to [`SETTLED`].
+    exchanges: u8,
+    /// While the next request is waited for.
+    until: Option<Until>,
+    stalled: Stalled,
     shutdown: ShutdownWatch,
+}
+
+/// How long a request is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    idle: Instant,
+    /// For the end of a head that has begun.
+    head: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +115,54 @@ pub enum PriorKnowledge {
     Refused,
 }
 
+/// What a request is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    pub scheme: Scheme,
+    pub limits: &'a Limits,
+    /// What the connection may begin with.
+    pub http2: PriorKnowledge,
+}
+
+/// What a client's bytes are.
+enum Seen {
+    /// A request, and how many bytes its head takes.
+    Request(Arc<RequestHead>, usize),
+    /// An HTTP/2 connection preface.
+    Http2,
+    /// Not enough to tell.
+    More,
+    Refused(RequestError),
+}
+
+impl Expected<'_> {
+    fn look(self, read: &[u8], scanner: &mut HeadScanner) -> Seen {
+        if self.http2 == PriorKnowledge::Accepted
+            && HTTP2_PREFACE.starts_with(&read[..read.len().min(HTTP2_PREFACE.len())])
+        {
+            return match read.len() >= HTTP2_PREFACE.len() {
+                true => Seen::Http2,
+                false => Seen::More,
+            };
+        }
+        match request::parse_more(read, scanner, self.limits, self.scheme) {
+            Ok(Some((head, length))) => Seen::Request(Arc::new(head), length),
+            Ok(None) => Seen::More,
+            Err(error) => Seen::Refused(error),
+        }
+    }
+}
+
+impl Seen {
+    /// How many bytes are done with.
+    fn length(&self) -> usize {
+        match self {
+            Self::Request(_, length) => *length,
+            Self::Http2 | Self::More | Self::Refused(_) => 0,
+        }
+    }
+}
+
 /// How long to wait for a request head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadTimes {
@@ -129,11 +192,9 @@ impl std::fmt::Debug for Http1Client {
 
 impl Http1Client {
     /// Once `shutdown` is true, each response says that it is the connection's last.
-    /// `fd` is the descriptor under `io`.
-    pub fn new(io: Box<dyn Duplex>, fd: RawFd, shutdown: ShutdownWatch) -> Self {
+    pub fn new(io: Socket, shutdown: ShutdownWatch) -> Self {
         Self {
             io,
-            fd,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             scanner: HeadScanner::new(),
@@ -146,49 +207,32 @@ impl Http1Client {
             written_before: 0,
             eof: false,
             awaits_continue: false,
+            exchanges: 0,
+            until: None,
+            stalled: Stalled::default(),
             shutdown,
         }
     }
 
     /// Waits for the next request.
-    pub async fn next(
+    pub fn poll_next(
         &mut self,
-        scheme: Scheme,
-        limits: &Limits,
-        http2: PriorKnowledge,
+        cx: &mut Context<'_>,
+        expected: Expected<'_>,
         times: HeadTimes,
         alarm: &mut Alarm,
-    ) -> Next {
-        let mut idle_until = None;
-        let mut head_until = None;
+    ) -> Poll<Next> {
         loop {
-            let read = &self.inbox.buffer;
-            if http2 == PriorKnowledge::Accepted
-                && !read.is_empty()
-                && HTTP2_PREFACE.starts_with(&read[..read.len().min(HTTP2_PREFACE.len())])
-            {
-                if read.len() >= HTTP2_PREFACE.len() {
-                    return Next::Http2(std::mem::take(&mut self.inbox.buffer));
+            if !self.inbox.buffer.is_empty() {
+                if self.until.is_none() {
+                    // Nothing else in a long row of pipelined requests would let other connections have their turn.
+                    ready!(poll_proceed(cx)).made_progress();
                 }
-            } else if !read.is_empty() {
-                match request::parse_more(read, &mut self.scanner, limits, scheme) {
-                    Ok(Some((head, consumed))) => {
-                        let came = match idle_until {
-                            Some(_) => Came::Now,
-                            None => {
-                                // Nothing else in a long row of pipelined requests would let other connections have their turn.
-                                consume_budget().await;
-                                Came::Before
-                            }
-                        };
-                        self.inbox.buffer.advance(consumed);
-                        self.begin(&head);
-                        return Next::Request(Arc::new(head), came);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.refuse();
-                        return Next::Refused(error);
+                match expected.look(&self.inbox.buffer, &mut self.scanner) {
+                    Seen::More => {}
+                    seen => {
+                        self.inbox.buffer.advance(seen.length());
+                        return Poll::Ready(self.saw(seen));
                     }
                 }
             }
@@ -197,31 +241,66 @@ impl Http1Client {
                 // It has to be read first, which may take its time.
                 _ => None,
             };
-            if self.flush_gathered(alarm).await.is_err() {
+            if ready!(self.poll_flush_gathered(cx, alarm)).is_err() {
                 self.abort();
-                return Next::Closed;
+                return Poll::Ready(Next::Closed);
             }
             if self.eof {
-                return Next::Closed;
+                return Poll::Ready(Next::Closed);
             }
-            let idle_until = *idle_until.get_or_insert_with(|| since.unwrap_or_else(Instant::now) + times.idle);
-            let until = match self.inbox.buffer.is_empty() {
-                true => idle_until,
-                false => *head_until.get_or_insert_with(|| Instant::now() + times.head),
-            };
-            let fill = poll_fn(|cx| self.inbox.poll_fill(cx, &mut *self.io));
-            match alarm.race(Some(until), fill).await {
-                Ok(Ok(0) | Err(_)) => self.eof = true,
-                Ok(Ok(_)) => {}
-                Err(_) if self.inbox.buffer.is_empty() => return Next::Closed,
-                Err(_) => {
-                    self.refuse();
-                    return Next::TimedOut;
+            let until = self.until.get_or_insert_with(|| Until {
+                idle: since.unwrap_or_else(Instant::now) + times.idle,
+                head: None,
+            });
+            let mut seen = Seen::More;
+            let scanner = &mut self.scanner;
+            let fill = self.inbox.poll_fill_or_use(cx, &mut self.io, |read| {
+                // Usually this is a request, the whole of it and nothing else.
+                seen = expected.look(read, scanner);
+                seen.length()
+            });
+            match fill {
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    self.eof = true;
+                    return Poll::Ready(Next::Closed);
+                }
+                Poll::Ready(Ok(_)) => match seen {
+                    Seen::More => {}
+                    seen => return Poll::Ready(self.saw(seen)),
+                },
+                Poll::Pending => {
+                    let head_has_begun = !self.inbox.buffer.is_empty();
+                    let until = match head_has_begun {
+                        false => until.idle,
+                        true => *until.head.get_or_insert_with(|| Instant::now() + times.head),
+                    };
+                    ready!(alarm.poll(cx, Some(until)));
+                    if head_has_begun {
+                        self.refuse();
+                        return Poll::Ready(Next::TimedOut);
+                    }
+                    return Poll::Ready(Next::Closed);
                 }
             }
-            if self.eof && self.inbox.buffer.is_empty() {
-                return Next::Closed;
+        }
+    }
+
+    fn saw(&mut self, seen: Seen) -> Next {
+        let came = match self.until.take() {
+            Some(_) => Came::Now,
+            None => Came::Before,
+        };
+        match seen {
+            Seen::Request(head, _) => {
+                self.begin(&head);
+                Next::Request(head, came)
             }
+            Seen::Http2 => Next::Http2(std::mem::take(&mut self.inbox.buffer)),
+            Seen::Refused(error) => {
+                self.refuse();
+                Next::Refused(error)
+            }
+            Seen::More => Next::Closed,
         }
     }
 
@@ -235,19 +314,15 @@ impl Http1Client {
     }
 
     /// Writes answers that have waited for more, as long as the client keeps reading.
-    async fn flush_gathered(&mut self, alarm: &mut Alarm) -> io::Result<()> {
+    fn poll_flush_gathered(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<io::Result<()>> {
         if self.outbox.backlog() == 0 {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
-        let mut stalled = Stalled::default();
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = self.outbox.poll_flush(cx, &mut *self.io) {
-                return Poll::Ready(result);
-            }
-            let deadline = stalled.after(self.outbox.written());
-            alarm.poll(cx, deadline).map(|_| Err(io::ErrorKind::TimedOut.into()))
-        })
-        .await
+        if let Poll::Ready(result) = self.outbox.poll_flush(cx, &mut self.io) {
+            return Poll::Ready(result);
+        }
+        let deadline = self.stalled.after(self.outbox.written());
+        alarm.poll(cx, deadline).map(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn begin(&mut self, head: &RequestHead) {
@@ -315,7 +390,7 @@ impl Http1Client {
                 self.body_read = true;
                 return Poll::Ready(Ok(BodyEvent::End(None)));
             }
-            match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {
+            match ready!(self.inbox.poll_fill(cx, &mut self.io)) {
                 Ok(0) => self.eof = true,
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(ClientError::Gone(error))),
@@ -329,7 +404,7 @@ impl Http1Client {
 
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.eof && self.inbox.buffer.len() < READ_AHEAD {
-            match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {
+            match ready!(self.inbox.poll_fill(cx, &mut self.io)) {
                 Ok(0) | Err(_) => self.eof = true,
                 Ok(_) => {}
             }
@@ -355,7 +430,7 @@ impl Http1Client {
             Framing::Chunked | Framing::Stream | Framing::Close => Framing::Close,
         };
         // A client whose expectation is not met sends its body or the next request: nobody can tell which of the two comes.
-        if head.framing == Framing::Close || (self.awaits_continue && !self.body_read) || *self.shutdown.borrow() {
+        if head.framing == Framing::Close || (self.awaits_continue && !self.body_read) || self.is_last() {
             self.connection = Connection::Close;
         }
         let connection = match head.status {
@@ -371,6 +446,12 @@ impl Http1Client {
             Framing::None | Framing::Length(0) => Response::Finished,
             framing => Response::Body(framing),
         };
+    }
+
+    /// Whether the process is about to stop.
+    fn is_last(&self) -> bool {
+        // To look whether there is news is cheaper than to look at it, and there is hardly ever any.
+        !matches!(self.shutdown.has_changed(), Ok(false)) && *self.shutdown.borrow()
     }
 
     pub fn send(&mut self, data: Bytes) {
@@ -416,7 +497,7 @@ impl Http1Client {
     }
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        self.outbox.poll_flush(cx, &mut *self.io).map_err(ClientError::Gone)
+        self.outbox.poll_flush(cx, &mut self.io).map_err(ClientError::Gone)
     }
 
     pub fn backlog(&self) -> usize {
@@ -442,7 +523,13 @@ impl Http1Client {
         }
         match (self.connection, self.body_read) {
             (Connection::Close, _) | (_, false) => After::Close,
-            _ => After::Reuse,
+            _ => {
+                self.exchanges = self.exchanges.saturating_add(1);
+                if self.exchanges == SETTLED && self.outbox.backlog() == 0 {
+                    self.io.settle();
+                }
+                After::Reuse
+            }
         }
     }
 
@@ -461,7 +548,7 @@ impl Http1Client {
     pub async fn close(mut self, alarm: &mut Alarm) {
         match self.response {
             // The end of the connection would pass for the end of the body (RFC 9112 §6.3).
-            Response::Aborted(Framing::Close) => return reset_on_close(&*self.io, self.fd),
+            Response::Aborted(Framing::Close) => return self.io.reset_on_close(),
             Response::Aborted(_) => return,
             Response::None | Response::Body(_) | Response::Finished => {}
         }
@@ -471,7 +558,7 @@ impl Http1Client {
             // However much it is: a client in the middle of a large upload has to come to read the response.
             while !self.eof {
                 self.inbox.buffer.clear();
-                self.eof = poll_fn(|cx| self.inbox.poll_fill(cx, &mut *self.io)).await? == 0;
+                self.eof = poll_fn(|cx| self.inbox.poll_fill(cx, &mut self.io)).await? == 0;
             }
             io::Result::Ok(())
         };
@@ -484,7 +571,7 @@ impl Http1Client {
     }
 
     /// The connection, for HTTP/2.
-    pub fn into_io(self) -> Box<dyn Duplex> {
+    pub fn into_socket(self) -> Socket {
         self.io
     }
 }

@@ -77,7 +77,7 @@ impl Served {
         wire.0.lock().unwrap().reads.extend(reads);
         let (sender, shutdown) = watch::channel(false);
         Self {
-            client: Http1Client::new(Box::new(wire.clone()), -1, shutdown),
+            client: Http1Client::new(Socket::Over(Box::new(wire.clone()), -1), shutdown),
             wire,
             alarm: Alarm::new(),
             _shutdown: sender,
@@ -90,10 +90,12 @@ impl Served {
             head: Duration::from_secs(10),
             since: None,
         };
-        let (limits, knowledge) = (&Limits::DEFAULT, PriorKnowledge::Refused);
-        self.client
-            .next(Scheme::Http, limits, knowledge, times, &mut self.alarm)
-            .await
+        let expected = Expected {
+            scheme: Scheme::Http,
+            limits: &Limits::DEFAULT,
+            http2: PriorKnowledge::Refused,
+        };
+        poll_fn(|cx| self.client.poll_next(cx, expected, times, &mut self.alarm)).await
     }
 
     async fn answer(&mut self, head: &RequestHead, length: usize) {
