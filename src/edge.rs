@@ -89,13 +89,10 @@ struct Connection {
 impl ServerApp for FrontDoor {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         self.admission.enter().await;
-        let _counted = (self.connections.guard(), self.proxy.work.connect());
-        if let Some(connection) = Box::pin(self.open(stream)).await {
-            match connection.alpn {
-                Alpn::Http1 => self.http1(connection, shutdown.clone()).await,
-                Alpn::Http2 => Box::pin(self.http2(connection, BytesMut::new(), shutdown.clone())).await,
-            }
-        }
+        // A task of its own, so that nothing of how the connection was accepted stands by as long as it lives, and is passed through
+        // whenever something comes.
+        let (door, shutdown) = (self.clone(), shutdown.clone());
+        tokio::spawn(async move { door.serve(stream, shutdown).await });
         None
     }
 }
@@ -107,6 +104,16 @@ impl FrontDoor {
             listener,
             connections,
             admission: Admission::default(),
+        }
+    }
+
+    async fn serve(&self, stream: Stream, shutdown: ShutdownWatch) {
+        let _counted = (self.connections.guard(), self.proxy.work.connect());
+        if let Some(connection) = Box::pin(self.open(stream)).await {
+            match connection.alpn {
+                Alpn::Http1 => self.http1(connection, shutdown).await,
+                Alpn::Http2 => Box::pin(self.http2(connection, BytesMut::new(), shutdown)).await,
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pingora_core::server::{Fds, ListenFds};
+use socket2::SockRef;
 
 use crate::config::{Config, ListenAddress};
 
@@ -63,6 +64,9 @@ fn bind(address: &ListenAddress) -> io::Result<BoundListener> {
         ListenAddress::Tcp(address) => {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
+            // Connections inherit it. What is written is meant to leave: an event of a stream, or the rest of a response, would wait for
+            // the client to confirm what came before, which it puts off for up to 40 ms.
+            SockRef::from(&listener).set_tcp_nodelay(true)?;
             (ListenAddress::Tcp(listener.local_addr()?), listener.into_raw_fd())
         }
         ListenAddress::Unix(path) => {
@@ -100,4 +104,28 @@ fn bind_beside(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, Sock
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((tokio::net::TcpListener::from_std(listener)?, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::os::fd::FromRawFd;
+
+    use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn what_is_written_to_a_client_leaves_at_once() {
+        let bound = bind(&ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let ListenAddress::Tcp(address) = bound.address else {
+            panic!()
+        };
+        let fd = *bound.fds.lock().get(&address.to_string()).unwrap();
+        // SAFETY: nobody else has it.
+        let listener = unsafe { std::net::TcpListener::from_raw_fd(fd) };
+        listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
 }
