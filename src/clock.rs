@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::rfc9111::date::Timestamp;
+
 /// How long the wall clock is followed with the monotonic one: nobody notices that the system's time was set so much later.
 const FOLLOWED: Duration = Duration::from_millis(1);
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 thread_local! {
-    /// What both clocks said when the wall clock was last read by this thread.
-    static LAST: Cell<Option<(tokio::time::Instant, SystemTime)>> = const { Cell::new(None) };
+    /// What both clocks said when the wall clock was last read by this thread; that one as [`WallTime`] has it.
+    static LAST: Cell<Option<(tokio::time::Instant, u64)>> = const { Cell::new(None) };
 }
 
 /// Tells the wall-clock time; clones share one offset.
@@ -26,13 +30,44 @@ pub struct Clock {
 /// When something happens, by both clocks: the one that freshness is computed from, and the one for durations.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    pub time: SystemTime,
+    pub time: WallTime,
     pub instant: tokio::time::Instant,
+}
+
+/// A time by the wall clock: nanoseconds since 1970, until the year 2554. Times before that are that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WallTime(u64);
+
+impl From<WallTime> for Timestamp {
+    #[inline]
+    fn from(time: WallTime) -> Self {
+        Self::from_millis(time.0 / NANOS_PER_MILLI)
+    }
+}
+
+impl From<WallTime> for SystemTime {
+    fn from(time: WallTime) -> Self {
+        Self::UNIX_EPOCH + Duration::from_nanos(time.0)
+    }
+}
+
+impl From<SystemTime> for WallTime {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    }
 }
 
 #[allow(clippy::disallowed_methods)] // The one place that may.
 fn system_time() -> SystemTime {
     SystemTime::now()
+}
+
+/// Reads the wall clock for [`Clock::moment`].
+fn read(instant: tokio::time::Instant) -> u64 {
+    let WallTime(nanos) = system_time().into();
+    LAST.set(Some((instant, nanos)));
+    nanos
 }
 
 impl Clock {
@@ -55,16 +90,21 @@ impl Clock {
     /// Now, by both clocks. Under load the wall clock is not read for each request but followed with the other one in between.
     pub fn moment(&self) -> Moment {
         let instant = tokio::time::Instant::now();
-        let (then, time) = LAST.get().unwrap_or((instant, SystemTime::UNIX_EPOCH));
-        let time = match instant.checked_duration_since(then) {
-            Some(since) if !since.is_zero() && since < FOLLOWED => self.ahead(time + since),
-            _ => {
-                let time = system_time();
-                LAST.set(Some((instant, time)));
-                self.ahead(time)
-            }
+        let nanos = match LAST.get() {
+            Some((then, nanos)) => match instant.checked_duration_since(then) {
+                Some(since) if since < FOLLOWED => nanos + u64::from(since.subsec_nanos()),
+                _ => read(instant),
+            },
+            None => read(instant),
         };
-        Moment { time, instant }
+        let ahead = self
+            .offset
+            .load(Ordering::Relaxed)
+            .saturating_mul(NANOS_PER_MILLI as i64);
+        Moment {
+            time: WallTime(nanos.saturating_add_signed(ahead)),
+            instant,
+        }
     }
 
     /// Nanoseconds since the process first asked: never goes back, whatever is done to the system's time.
@@ -103,10 +143,12 @@ mod tests {
         for _ in 0..100 {
             let before = clock.now();
             let moment = clock.moment();
-            assert!(moment.time + FOLLOWED >= before && moment.time <= clock.now() + FOLLOWED);
+            let time = SystemTime::from(moment.time);
+            assert!(time + FOLLOWED >= before && time <= clock.now() + FOLLOWED);
+            assert_eq!(Timestamp::from(moment.time), time.into());
         }
         clock.advance(Duration::from_secs(3600));
-        assert!(clock.moment().time + FOLLOWED >= clock.now());
+        assert!(SystemTime::from(clock.moment().time) + FOLLOWED >= clock.now());
     }
 
     #[test]

@@ -5,17 +5,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, WallTime};
 use crate::generation::{Generation, RouteInForce};
-use crate::limit::rate::Standing;
+use crate::limit::rate::{Standing, Tokens};
 use crate::limit::tokens::Used;
-use crate::log::access::{AccessLog, Entry};
+use crate::log::access::Entry;
 use crate::message::{BodyEvent, Fields, RequestHead};
-use crate::metrics::{BytesFrom, CacheResult, RouteMetrics};
+use crate::metrics::{Answered, CacheResult, RouteMetrics};
 use crate::request_id::RequestId;
 use crate::rfc9111::reuse::Forward;
 use crate::transform::forwarding::ClientAddress;
@@ -36,7 +36,7 @@ pub struct Arrival {
 pub struct Exchange {
     pub arrival: Arrival,
     pub started: Instant,
-    pub time: SystemTime,
+    pub time: WallTime,
     /// `None`: its head could not be understood.
     pub request: Option<Arc<RequestHead>>,
     pub request_id: RequestId,
@@ -66,7 +66,6 @@ pub struct Exchange {
     /// `Set-Cookie` for the client of a response that was fetched for it.
     pub set_cookie: Option<String>,
     generation: Arc<Generation>,
-    access: Arc<AccessLog>,
 }
 
 /// How the duration of an exchange is to be understood.
@@ -92,7 +91,6 @@ impl std::fmt::Debug for Exchange {
 impl Exchange {
     pub fn begin(
         generation: Arc<Generation>,
-        access: Arc<AccessLog>,
         arrival: Arrival,
         moment: Moment,
         request: Option<Arc<RequestHead>>,
@@ -125,7 +123,6 @@ impl Exchange {
             own_cookies: Vec::new(),
             set_cookie: None,
             generation,
-            access,
         }
     }
 
@@ -159,7 +156,6 @@ impl Exchange {
             own_cookies: Vec::new(),
             set_cookie: None,
             generation: self.generation.clone(),
-            access: self.access.clone(),
         }
     }
 
@@ -221,30 +217,43 @@ impl Drop for Exchange {
             Kind::Stream => self.first_byte.unwrap_or(duration),
             Kind::Behind => return,
         };
-        match &self.request {
-            Some(request) => self.metrics().request(&request.method, self.status, duration),
-            None => self.metrics().refused(self.status, duration),
-        }
-        if let Some(result) = self.cache {
-            self.metrics().cache(result);
-        }
-        let unseen = match self.server {
-            Some(_) => Used::Prompt,
-            None => Used::Nothing,
+        self.metrics().answered(&Answered {
+            method: self.request.as_ref().map(|request| &request.method),
+            status: self.status,
+            duration,
+            cache: self.cache,
+            bytes: self.response_bytes,
+        });
+        let tokens = match &self.standing {
+            Some(standing) => {
+                let unseen = match self.server {
+                    Some(_) => Used::Prompt,
+                    None => Used::Nothing,
+                };
+                standing.settle(self.response_bytes, unseen, duration)
+            }
+            None => None,
         };
-        let standing = self.standing.as_deref();
-        let tokens = standing.and_then(|standing| standing.settle(self.response_bytes, unseen, duration));
-        let from = self.cache.map_or(BytesFrom::Origin, CacheResult::bytes_from);
-        self.metrics().bytes(from, self.response_bytes);
-        if !self.access.wants(self.request_id.as_bytes(), self.status, took) {
-            return;
+        let access = self.generation.access_log.as_ref();
+        if access.is_some_and(|access| access.wants(self.request_id.as_bytes(), self.status, took)) {
+            self.log(duration, took, tokens);
         }
+    }
+}
+
+impl Exchange {
+    #[inline(never)]
+    fn log(&mut self, duration: Duration, took: Duration, tokens: Option<Tokens>) {
+        let server = self.server.take();
+        let Some(access) = &self.generation.access_log else {
+            return;
+        };
         let request = self.request.as_deref();
         let field = |name| request.and_then(|request| request.fields.get(name)).map(<[u8]>::to_vec);
         let route = self.route();
         let marked = self.standing.as_ref().and_then(|standing| standing.marked.as_ref());
         let entry = Entry {
-            time: self.time,
+            time: self.time.into(),
             client_ip: self.client.ip,
             listener: self.generation.listener_label(self.arrival.listener),
             method: request.map(|request| request.method.clone()),
@@ -254,9 +263,9 @@ impl Drop for Exchange {
             status: self.status,
             route: route.map(|route| route.name.clone()),
             upstream: route
-                .filter(|_| self.server.is_some())
+                .filter(|_| server.is_some())
                 .map(|route| route.upstream.config().name.clone()),
-            server: self.server.take(),
+            server,
             cache: self.cache,
             coding: self.coding,
             request_bytes: self.request_bytes,
@@ -271,7 +280,7 @@ impl Drop for Exchange {
             limit_reason: marked.map(|(_, why)| *why),
             tokens,
         };
-        self.access.send(entry, took);
+        access.send(entry, took);
     }
 }
 

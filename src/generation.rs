@@ -13,6 +13,7 @@ use crate::key::QueryOptions;
 use crate::limit::Limiter;
 use crate::limit::gates::Gates;
 use crate::limit::rate::{Limit, RouteLimits};
+use crate::log::access::AccessLog;
 use crate::metrics::{Metrics, NO_ROUTE, RouteMetrics};
 use crate::route::{Condition, Router};
 use crate::tls::{Alpn, TlsConfigError};
@@ -36,6 +37,8 @@ pub struct Generation {
     pub gates: Gates,
     /// Counts requests that no route takes.
     pub no_route: Arc<RouteMetrics>,
+    /// Where requests are logged. `None`: it is not in force.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Whether any route does. Tags of recoded responses then have to be understood on all of them: what a client got from one, it may
     /// send back through another.
     pub compresses: bool,
@@ -161,6 +164,7 @@ impl Generation {
             limiter,
             gates: Gates::new(&config, metrics, before.map(|before| (&before.config, &before.gates))),
             no_route: metrics.route(NO_ROUTE),
+            access_log: None,
             sticky_cookies: config
                 .upstreams
                 .iter()

@@ -27,7 +27,7 @@ pub use histogram::Histogram;
 pub(crate) use histogram::Reading;
 pub use limit::{GateMetrics, LimitMetrics};
 pub use redis::RedisMetrics;
-pub use route::RouteMetrics;
+pub use route::{Answered, RouteMetrics};
 use series::Series;
 pub(crate) use stripe::PerThread;
 pub use stripe::{Counter, Gauge, GaugeGuard};

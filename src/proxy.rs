@@ -136,7 +136,8 @@ fn want_leases(l2: &L2, generation: &Generation) {
 
 impl Proxy {
     /// Where there is a second tier, this has to be called in a runtime of tokio.
-    pub fn new(generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
+    pub fn new(mut generation: Generation, metrics: Arc<Metrics>, access_log: Arc<AccessLog>, clock: Clock) -> Self {
+        generation.access_log = Some(access_log.clone());
         let mut cache = Cache::new(&generation.config.cache.memory);
         cache.l2 = generation.config.cache.redis.as_ref().map(|config| {
             let redis = Redis::start(config.clone(), metrics.redis());
@@ -182,7 +183,8 @@ impl Proxy {
     }
 
     /// From now on new requests see `generation`.
-    pub fn replace(&self, generation: Generation) {
+    pub fn replace(&self, mut generation: Generation) {
+        generation.access_log = Some(self.access_log.clone());
         self.cache.memory.set_routes(generation.shares());
         if let Some(l2) = &self.cache.l2 {
             l2.coherence().set_forms(generation.query_forms());
@@ -233,8 +235,7 @@ impl Proxy {
         let generation = self.generation.load_full();
         let fields = Fields::new();
         let address = client_address(arrival.peer, &fields, &[]);
-        let log = self.access_log.clone();
-        let mut exchange = Exchange::begin(generation, log, arrival, self.clock.moment(), None, address);
+        let mut exchange = Exchange::begin(generation, arrival, self.clock.moment(), None, address);
         self.conclude(Err(error.into()), &fields, client, &mut exchange, alarm)
             .await;
     }

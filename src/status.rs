@@ -304,7 +304,7 @@ mod tests {
         listening
             .metrics
             .route("api")
-            .request(&Method::GET, 200, Duration::ZERO);
+            .answered(&crate::metrics::Answered::get(Duration::ZERO));
         let response = listening.exchange("GET /metrics").await;
         assert!(
             response.contains("\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n"),

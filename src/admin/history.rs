@@ -106,9 +106,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
+    use crate::metrics::Answered;
 
     #[tokio::test(start_paused = true)]
     async fn windows_end_where_they_should() {
@@ -118,7 +117,7 @@ mod tests {
         assert!(history.before(Instant::now(), Duration::from_secs(10)).is_none());
         for _ in 0..100 {
             history.note(&metrics);
-            route.request(&Method::GET, 200, Duration::from_millis(1));
+            route.answered(&Answered::get(Duration::from_millis(1)));
             tokio::time::advance(EVERY).await;
         }
         assert_eq!(history.0.lock().len(), KEPT);

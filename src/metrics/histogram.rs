@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::stripe::PerThread;
+use super::stripe::{PerThread, add};
 
 /// Ticks of 100 ns: fine enough for a hit from memory, and the sum of a thousand streams that never end takes decades to wrap.
 const TICKS_PER_SECOND: u64 = 10_000_000;
@@ -58,12 +58,13 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
+    /// On the calling thread's own.
     pub(crate) fn observe(&self, duration: Duration) {
         let ticks = ticks(duration);
         // Short durations are the frequent ones: the search begins at their end.
         let bucket = BOUNDS.iter().take_while(|bound| ticks > **bound).count();
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.ticks.fetch_add(ticks, Relaxed);
+        add(&self.counts[bucket], 1);
+        add(&self.ticks, ticks);
     }
 }
 

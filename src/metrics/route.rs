@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::histogram::{Buckets, Reading};
-use super::stripe::PerThread;
+use super::stripe::{PerThread, add};
 use super::{BytesFrom, CacheResult, Gauge, GaugeGuard, Histogram};
 
 /// The `method` and `status` of what has none, or none that is known.
@@ -88,6 +88,33 @@ struct Stripe {
     cache: [AtomicU64; CacheResult::COUNT],
 }
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered<'a> {
+    /// `None`: it could not be understood.
+    pub method: Option<&'a Method>,
+    pub status: u16,
+    /// From its first byte to the last of the response.
+    pub duration: Duration,
+    /// What the cache did for it. `None`: it had no part in it.
+    pub cache: Option<CacheResult>,
+    /// Of the response's body.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+impl Answered<'_> {
+    pub(crate) const fn get(duration: Duration) -> Self {
+        Self {
+            method: Some(&Method::GET),
+            status: 200,
+            duration,
+            cache: None,
+            bytes: 0,
+        }
+    }
+}
+
 /// The counters of one route.
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
@@ -97,24 +124,23 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// A request was answered with `status`, `duration` after its first byte.
-    pub fn request(&self, method: &Method, status: u16, duration: Duration) {
-        self.count(method_index(method), status, duration);
-    }
-
-    /// The same for a request that could not be understood, so that its method is not known.
-    pub fn refused(&self, status: u16, duration: Duration) {
-        self.count(OTHER_METHOD, status, duration);
-    }
-
-    /// What the cache did for a request.
-    pub fn cache(&self, result: CacheResult) {
-        self.stripes.own().cache[result as usize].fetch_add(1, Relaxed);
-    }
-
-    /// Bytes of a response's body went to the client.
-    pub fn bytes(&self, from: BytesFrom, bytes: u64) {
-        self.stripes.own().bytes[from as usize].fetch_add(bytes, Relaxed);
+    /// A request is over.
+    pub fn answered(&self, answered: &Answered<'_>) {
+        let stripe = self.stripes.own();
+        let method = answered.method.map_or(OTHER_METHOD, method_index);
+        let status = StatusLabel::new(answered.status);
+        let counters =
+            stripe.requests[method][status.class].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
+        add(&counters[status.number], 1);
+        stripe.duration.observe(answered.duration);
+        let from = match answered.cache {
+            Some(result) => {
+                add(&stripe.cache[result as usize], 1);
+                result.bytes_from()
+            }
+            None => BytesFrom::Origin,
+        };
+        add(&stripe.bytes[from as usize], answered.bytes);
     }
 
     /// Counts a stream as open for as long as the guard lives.
@@ -125,15 +151,6 @@ impl RouteMetrics {
     /// A stream's first body bytes came in, this long after its request's first byte.
     pub fn first_event(&self, after: Duration) {
         self.first_event.observe(after);
-    }
-
-    fn count(&self, method: usize, status: u16, duration: Duration) {
-        let stripe = self.stripes.own();
-        let status = StatusLabel::new(status);
-        let counters =
-            stripe.requests[method][status.class].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
-        counters[status.number].fetch_add(1, Relaxed);
-        stripe.duration.observe(duration);
     }
 
     /// Requests by method and status; only those that came up.
@@ -223,7 +240,11 @@ mod tests {
             (&Method::GET, u16::MAX, ("GET", "other")),
         ] {
             let route = RouteMetrics::default();
-            route.request(method, status, Duration::ZERO);
+            route.answered(&Answered {
+                method: Some(method),
+                status,
+                ..Answered::get(Duration::ZERO)
+            });
             let requests = route.requests();
             let seen: Vec<_> = requests.iter().map(|((m, s), n)| (*m, s.to_string(), *n)).collect();
             assert_eq!(seen, [(expected.0, expected.1.to_owned(), 1)]);
@@ -240,7 +261,11 @@ mod tests {
     #[test]
     fn what_was_not_understood_is_counted_without_a_method() {
         let route = RouteMetrics::default();
-        route.refused(400, Duration::ZERO);
+        route.answered(&Answered {
+            method: None,
+            status: 400,
+            ..Answered::get(Duration::ZERO)
+        });
         assert_eq!(
             route
                 .requests()
@@ -254,17 +279,23 @@ mod tests {
 
     #[test]
     fn threads_are_summed() {
+        // More than have a stripe to themselves.
+        const THREADS: u64 = 40;
         let route = RouteMetrics::default();
         std::thread::scope(|scope| {
-            for _ in 0..3 {
+            for _ in 0..THREADS {
                 scope.spawn(|| {
-                    route.request(&Method::GET, 200, Duration::from_millis(1));
-                    route.cache(CacheResult::HitL1);
+                    route.answered(&Answered {
+                        cache: Some(CacheResult::HitL1),
+                        bytes: 5,
+                        ..Answered::get(Duration::from_millis(1))
+                    });
                 });
             }
         });
-        assert_eq!(route.requests().values().sum::<u64>(), 3);
-        assert_eq!(route.duration().count(), 3);
-        assert_eq!(route.cache_results()[CacheResult::HitL1 as usize], 3);
+        assert_eq!(route.requests().values().sum::<u64>(), THREADS);
+        assert_eq!(route.duration().count(), THREADS);
+        assert_eq!(route.cache_results()[CacheResult::HitL1 as usize], THREADS);
+        assert_eq!(route.bytes_sent()[BytesFrom::Cache as usize], 5 * THREADS);
     }
 }

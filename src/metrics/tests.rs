@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use http::Method;
 use prometheus::proto::MetricType;
 
 use super::*;
@@ -14,9 +13,11 @@ fn rendered(metrics: &Metrics) -> String {
 fn full() -> (Arc<Metrics>, Vec<GaugeGuard>) {
     let metrics = Metrics::new();
     let route = metrics.route("api");
-    route.request(&Method::GET, 200, Duration::from_millis(3));
-    route.request(&Method::GET, 200, Duration::from_micros(7));
-    route.cache(CacheResult::UriMiss);
+    route.answered(&Answered::get(Duration::from_millis(3)));
+    route.answered(&Answered {
+        cache: Some(CacheResult::UriMiss),
+        ..Answered::get(Duration::from_micros(7))
+    });
     route.first_event(Duration::from_millis(10));
     let upstream = metrics.upstream("app");
     upstream.server("127.0.0.1:3001").outcome(Outcome::Ok);
@@ -176,7 +177,7 @@ fn figures_arrive_in_the_text() {
 #[test]
 fn label_values_cannot_break_the_text() {
     let metrics = Metrics::new();
-    metrics.route("a\"b\\c\nd").request(&Method::GET, 200, Duration::ZERO);
+    metrics.route("a\"b\\c\nd").answered(&Answered::get(Duration::ZERO));
     let text = rendered(&metrics);
     let expected = r#"forebay_http_requests_total{route="a\"b\\c\nd",method="GET",status="200"} 1"#;
     assert!(text.lines().any(|line| line == expected), "{text}");

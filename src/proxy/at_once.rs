@@ -86,7 +86,6 @@ impl Proxy {
         let (request, own_cookies) = without_own_cookies(request, &generation.sticky_cookies);
         let mut exchange = Exchange::begin(
             Arc::clone(&generation),
-            self.access_log.clone(),
             arrival,
             moment,
             Some(request.clone()),

@@ -56,7 +56,7 @@ pub(super) struct Found {
     pub decision: Reuse,
     /// The one that was chosen.
     pub stored: Option<Arc<Stored>>,
-    /// All variants under the key.
+    /// All variants under the key. `None`: there is none, or only the one that was chosen.
     pub variants: Option<Variants>,
 }
 
@@ -280,15 +280,25 @@ impl Proxy {
                 variants: None,
             };
         };
-        let chosen = select(variants.iter().map(|stored| (stored, &stored.meta)), &request.fields).cloned();
-        let decision = match &chosen {
-            Some(stored) => reuse(request, &stored.meta, now, &rules.reuse),
-            None => without_stored(&request.fields, Forward::VaryMiss, &rules.reuse),
+        let chosen = select(variants.iter().map(|stored| (stored, &stored.meta)), &request.fields);
+        let Some(chosen) = chosen else {
+            return Found {
+                decision: without_stored(&request.fields, Forward::VaryMiss, &rules.reuse),
+                stored: None,
+                variants: Some(variants),
+            };
+        };
+        let decision = reuse(request, &chosen.meta, now, &rules.reuse);
+        // The only one needs no second owner.
+        let one_of_several = (variants.iter().len() > 1).then(|| chosen.clone());
+        let (stored, variants) = match variants.into_only() {
+            Ok(only) => (Some(only), None),
+            Err(several) => (one_of_several, Some(several)),
         };
         Found {
             decision,
-            stored: chosen,
-            variants: Some(variants),
+            stored,
+            variants,
         }
     }
 
@@ -439,8 +449,10 @@ pub(crate) fn may_collapse(request: &RequestHead, reason: Forward, rules: &Cache
 
 /// The request's values of the fields that the stored responses vary by: requests that differ in them need not wait for each other.
 pub(super) fn known_variant(request: &RequestHead, found: &Found, rules: &CacheRules) -> Option<Vec<u8>> {
-    let newest = found.variants.as_ref()?.iter().last()?;
-    let known = found.stored.as_ref().unwrap_or(newest);
+    let known = match (&found.stored, &found.variants) {
+        (Some(chosen), _) => chosen,
+        (None, variants) => variants.as_ref()?.iter().last()?,
+    };
     variant_values(&request.fields, &known.fields.unpack(), rules).filter(|values| !values.is_empty())
 }
 

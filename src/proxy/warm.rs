@@ -102,8 +102,8 @@ impl Proxy {
             .unwrap_or(0);
         let arrival = Arrival { listener, peer: None };
         let client = client_address(None, &request.fields, &[]);
-        let (log, moment) = (self.access_log.clone(), self.clock.moment());
-        let mut exchange = Exchange::begin(generation, log, arrival, moment, Some(request.clone()), client);
+        let moment = self.clock.moment();
+        let mut exchange = Exchange::begin(generation, arrival, moment, Some(request.clone()), client);
         exchange.kind = Kind::Behind;
         exchange.route = Some(index);
         Some((exchange, index))

@@ -76,6 +76,10 @@ impl Millis {
         Duration::from_millis(self.0)
     }
 
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }

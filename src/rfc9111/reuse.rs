@@ -80,9 +80,10 @@ pub struct Served {
 
 impl Served {
     pub fn of(stored: &StoredMeta, now: Timestamp) -> Self {
+        let age = stored.age_seconds(now);
         Self {
-            age: stored.age_seconds(now),
-            ttl: stored.ttl(now),
+            age,
+            ttl: stored.ttl_at(age),
         }
     }
 }
@@ -171,21 +172,21 @@ fn usable(
     if directives.no_cache || directives.no_store {
         return Err(if fresh { Forward::Request } else { Forward::Stale });
     }
-    let age = stored.age(now);
     if let Some(max_age) = directives.max_age {
         // RFC 8246 §2: a reload is no reason to validate what never changes; no-cache is. A client that accepts staleness
         // accepts it beyond its max-age, too (RFC 9111 §5.2.1.2).
         let exempt = stored.restrictions.immutable && fresh;
-        let within = age <= max_age.duration() && max_age > Seconds::ZERO;
+        let within = stored.age(now) <= max_age.duration() && max_age > Seconds::ZERO;
         if !exempt && !within && (fresh || directives.max_stale.is_none()) {
             return Err(if fresh { Forward::Request } else { Forward::Stale });
         }
     }
     if fresh {
         // RFC 9111 §5.2.1.3.
-        let left = stored.lifetime.seconds.duration().saturating_sub(age);
+        let is_left =
+            |wanted: Seconds| stored.lifetime.seconds.duration().saturating_sub(stored.age(now)) >= wanted.duration();
         return match directives.min_fresh {
-            Some(wanted) if left < wanted.duration() => Err(Forward::Request),
+            Some(wanted) if !is_left(wanted) => Err(Forward::Request),
             _ => Ok(None),
         };
     }

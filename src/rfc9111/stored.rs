@@ -68,17 +68,25 @@ pub enum StaleUse {
 impl StoredMeta {
     /// `current_age` (RFC 9111 §4.2.3).
     pub fn age(&self, now: Timestamp) -> Duration {
-        self.initial_age.duration() + now.since(self.received)
+        Duration::from_millis(self.age_millis(now))
+    }
+
+    #[inline]
+    fn age_millis(&self, now: Timestamp) -> u64 {
+        let resident = now.as_millis().saturating_sub(self.received.as_millis());
+        self.initial_age.get().saturating_add(resident)
     }
 
     /// The value of `Age` (RFC 9111 §5.1).
+    #[inline]
     pub fn age_seconds(&self, now: Timestamp) -> Seconds {
-        self.age(now).into()
+        Seconds::new(self.age_millis(now) / 1000)
     }
 
     /// RFC 9111 §4.2: the lifetime is longer than the age.
+    #[inline]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.lifetime.seconds.duration() > self.age(now)
+        u64::from(self.lifetime.seconds.get()) * 1000 > self.age_millis(now)
     }
 
     /// How long ago it stopped being fresh; zero while it is.
@@ -88,7 +96,12 @@ impl StoredMeta {
 
     /// What is left of the freshness lifetime in seconds, negative once it is over (RFC 9211 §2.4).
     pub fn ttl(&self, now: Timestamp) -> i64 {
-        i64::from(self.lifetime.seconds.get()) - i64::from(self.age_seconds(now).get())
+        self.ttl_at(self.age_seconds(now))
+    }
+
+    /// The same at this age.
+    pub fn ttl_at(&self, age: Seconds) -> i64 {
+        i64::from(self.lifetime.seconds.get()) - i64::from(age.get())
     }
 
     /// When it is of no use any more: its freshness is over and so are the windows in which it may be used stale or, if it

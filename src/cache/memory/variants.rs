@@ -39,6 +39,14 @@ impl Variants {
         }
     }
 
+    /// The only one. `Err`: there are several.
+    pub fn into_only(self) -> Result<Arc<Stored>, Self> {
+        match self.0 {
+            List::One(stored) => Ok(stored),
+            List::Many(_) => Err(self),
+        }
+    }
+
     /// They have been found, perhaps: what is known about the only one is about to be read.
     #[inline]
     pub(super) fn will_be_looked_at(&self) {
