@@ -146,7 +146,7 @@ impl Expected<'_> {
             };
         }
         match request::parse_more(read, scanner, self.limits, self.scheme) {
-            Ok(Some((head, length))) => Seen::Request(Arc::new(head), length),
+            Ok(Some((head, length))) => Seen::Request(head, length),
             Ok(None) => Seen::More,
             Err(error) => Seen::Refused(error),
         }

@@ -1,14 +1,18 @@
 //! Request heads (RFC 9112 §3, §5, §6).
 
+use std::sync::Arc;
+
 use http::Method;
 use thiserror::Error;
 
 use super::fields::{
-    CONNECTION, CONTENT_LENGTH, ConnectionOptions, EXPECT, HOST, TRANSFER_ENCODING, TransferCodings, UPGRADE, Verdict,
-    content_length, list_members, parse_section,
+    CONNECTION, CONTENT_LENGTH, ConnectionOptions, EXPECT, FieldLine, HOST, TRANSFER_ENCODING, TransferCodings,
+    UPGRADE, Verdict, content_length, list_members, parse_lines,
 };
 use super::{HeadScanner, Limits, SyntaxError};
-use crate::message::{Authority, Framing, RequestHead, Scanned, Scheme, Target, Version, is_token_byte};
+use crate::message::{
+    Authority, FieldNames, Fields, Framing, Line, RequestHead, Scanned, Scheme, Target, Version, is_token_byte,
+};
 
 mod target;
 
@@ -18,6 +22,9 @@ use target::RequestTarget;
 const MAX_LEADING_EMPTY_LINES: usize = 2;
 /// Longest method. The longest that is registered with IANA has 17 letters.
 const MAX_METHOD: usize = 32;
+
+/// The fields that [`Seen`] takes in.
+const TAKEN: FieldNames = FieldNames::new(&[HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, EXPECT]);
 
 /// Why a request head is refused. Whatever it is: answer, and close the connection, since where the next request would begin
 /// is not known.
@@ -149,10 +156,12 @@ impl RequestError {
 /// # Errors
 /// As soon as the bytes that are there cannot become an acceptable request.
 pub fn parse(buf: &[u8], limits: &Limits, scheme: Scheme) -> Result<Option<(RequestHead, usize)>, RequestError> {
-    let within = &buf[..buf.len().min(limits.head)];
-    match parse_within(within, limits, scheme)? {
-        None if within.len() == limits.head => Err(SyntaxError::HeadTooLarge.into()),
-        parsed => Ok(parsed),
+    match read(buf, limits)? {
+        Some(read) => {
+            let end = read.end;
+            Ok(Some((read.head(scheme)?, end)))
+        }
+        None => Ok(None),
     }
 }
 
@@ -166,15 +175,21 @@ pub fn parse_more(
     scanner: &mut HeadScanner,
     limits: &Limits,
     scheme: Scheme,
-) -> Result<Option<(RequestHead, usize)>, RequestError> {
+) -> Result<Option<(Arc<RequestHead>, usize)>, RequestError> {
     if !scanner.is_worth_parsing(buf, limits) {
         return Ok(None);
     }
-    let parsed = parse(buf, limits, scheme);
-    if !matches!(parsed, Ok(None)) {
+    let read = read(buf, limits);
+    if !matches!(read, Ok(None)) {
         scanner.reset();
     }
-    parsed
+    match read? {
+        Some(read) => {
+            let end = read.end;
+            Ok(Some((Arc::new(read.head(scheme)?), end)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Holds a request of another version of HTTP to the same rules: its method, its target in origin form (or `*`) and its
@@ -196,16 +211,41 @@ pub fn check(
         _ => {}
     }
     let scanned = Scanned::of(target.as_bytes());
-    if scanned.end != target.len() {
+    if scanned.end() != target.len() {
         return Err(RequestError::Target);
     }
     match RequestTarget::new(scanned, target.as_bytes())? {
         RequestTarget::Absolute { .. } => Err(RequestError::Target),
-        target => target.resolve(method, Version::Http2, Some(authority), scheme),
+        target => {
+            let authority = Authority::parse(authority).ok_or(RequestError::Host)?;
+            target.resolve(method, Some(authority), scheme)
+        }
     }
 }
 
-fn parse_within(buf: &[u8], limits: &Limits, scheme: Scheme) -> Result<Option<(RequestHead, usize)>, RequestError> {
+/// A head that has come as a whole and is well formed so far. It is made of what is cheap to pass on, so that the parts of a
+/// [`RequestHead`] are put where they stay.
+struct Read<'a> {
+    line: RequestLine<'a>,
+    seen: Seen<'a>,
+    /// The field lines, without the empty one behind them.
+    section: &'a [u8],
+    lines: Vec<Line>,
+    /// Length of the head.
+    end: usize,
+}
+
+#[inline(always)]
+fn read<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Read<'a>>, RequestError> {
+    let within = &buf[..buf.len().min(limits.head)];
+    match read_within(within, limits)? {
+        None if within.len() == limits.head => Err(SyntaxError::HeadTooLarge.into()),
+        read => Ok(read),
+    }
+}
+
+#[inline(always)]
+fn read_within<'a>(buf: &'a [u8], limits: &Limits) -> Result<Option<Read<'a>>, RequestError> {
     let Some(start) = skip_empty_lines(buf)? else {
         return Ok(None);
     };
@@ -213,70 +253,66 @@ fn parse_within(buf: &[u8], limits: &Limits, scheme: Scheme) -> Result<Option<(R
         return Ok(None);
     };
     let mut seen = Seen::default();
+    let mut lines = Vec::new();
     let version = line.version;
-    let section = parse_section(buf, fields_start, limits.fields, |tag, name, value| {
-        // The framing fields and Host are left out of the fields: their meaning is in the head's own members.
-        if HOST.is(tag, name) {
-            if seen.host.replace(value).is_some() {
-                return Err(RequestError::HostRepeated);
-            }
-            return Ok(Verdict::Drop);
-        }
-        if CONTENT_LENGTH.is(tag, name) {
-            let length = content_length(value).ok_or(RequestError::ContentLength)?;
-            if seen.content_length.replace(length).is_some() {
-                return Err(RequestError::ContentLengthRepeated);
-            }
-            return Ok(Verdict::Drop);
-        }
-        if TRANSFER_ENCODING.is(tag, name) {
-            seen.codings = seen.codings.and(value).ok_or(RequestError::TransferEncoding)?;
-            return Ok(Verdict::Drop);
-        }
-        if CONNECTION.is(tag, name) {
-            seen.connection.add(value);
-        } else if UPGRADE.is(tag, name) {
-            seen.upgrade = seen.upgrade.and(value);
-        } else if EXPECT.is(tag, name) && version == Version::Http11 {
-            // RFC 9110 §10.1.1: ignored in HTTP/1.0.
-            if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(RequestError::Expectation);
-            }
-            seen.expects_continue = true;
-        }
-        Ok(Verdict::Keep)
+    let end = parse_lines(buf, fields_start, limits.fields, &mut lines, |line| {
+        seen.take(&line, version)
     })?;
-    let Some((fields, end)) = section else {
+    let Some(end) = end else {
         return Ok(None);
     };
+    Ok(Some(Read {
+        line,
+        seen,
+        section: &buf[fields_start..end - "\r\n".len()],
+        lines,
+        end,
+    }))
+}
 
-    let framing = seen.framing(version)?;
-    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
-    let (authority, target) = line.target.resolve(&line.method, version, seen.host, scheme)?;
-    let head = RequestHead {
-        upgrade: version == Version::Http11
-            && line.method == Method::GET
-            && !has_body
-            && seen.connection.upgrade
-            && seen.upgrade == UpgradeOffer::WebSocket,
-        method: line.method,
-        scheme,
-        version,
-        authority,
-        target,
-        fields,
-        framing,
-        expects_continue: seen.expects_continue && has_body,
-        // RFC 9112 §9.3.
-        keep_alive: !seen.connection.close && (version >= Version::Http11 || seen.connection.keep_alive),
-    };
-    Ok(Some((head, end)))
+impl Read<'_> {
+    #[inline(always)]
+    fn head(self, scheme: Scheme) -> Result<RequestHead, RequestError> {
+        let Self { line, seen, .. } = self;
+        let version = line.version;
+        let framing = seen.framing(version)?;
+        let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+        let host = match seen.host {
+            // RFC 9112 §3.2.
+            None if version >= Version::Http11 => return Err(RequestError::HostMissing),
+            None => None,
+            Some(host) => Some(Authority::leading(host.rest, host.value.len()).ok_or(RequestError::Host)?),
+        };
+        let method = method(line.method)?;
+        let is_get = method == Method::GET;
+        let (authority, target) = match line.target {
+            RequestTarget::Origin(scanned, bytes) => (host.unwrap_or_default(), scanned.target(bytes)),
+            other => other.resolve(&method, host, scheme)?,
+        };
+        Ok(RequestHead {
+            upgrade: seen.upgrade == UpgradeOffer::WebSocket
+                && version == Version::Http11
+                && is_get
+                && !has_body
+                && seen.connection.upgrade,
+            method,
+            scheme,
+            version,
+            authority,
+            target,
+            fields: Fields::from_section(self.section, self.lines),
+            framing,
+            expects_continue: seen.expects_continue && has_body,
+            // RFC 9112 §9.3.
+            keep_alive: !seen.connection.close && (version >= Version::Http11 || seen.connection.keep_alive),
+        })
+    }
 }
 
 /// What the fields said about the message and its connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Seen<'a> {
-    host: Option<&'a [u8]>,
+    host: Option<FieldLine<'a>>,
     content_length: Option<u64>,
     codings: TransferCodings,
     connection: ConnectionOptions,
@@ -284,7 +320,45 @@ struct Seen<'a> {
     expects_continue: bool,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    /// Takes in a line. The framing fields and Host are left out of the fields: their meaning is in the head's own members.
+    #[inline(always)]
+    fn take(&mut self, line: &FieldLine<'a>, version: Version) -> Result<Verdict, RequestError> {
+        let &FieldLine { tag, name, value, .. } = line;
+        if !TAKEN.may_have(tag) {
+            return Ok(Verdict::Keep);
+        }
+        if HOST.is(tag, name) {
+            if self.host.replace(*line).is_some() {
+                return Err(RequestError::HostRepeated);
+            }
+            return Ok(Verdict::Drop);
+        }
+        if CONTENT_LENGTH.is(tag, name) {
+            let length = content_length(value).ok_or(RequestError::ContentLength)?;
+            if self.content_length.replace(length).is_some() {
+                return Err(RequestError::ContentLengthRepeated);
+            }
+            return Ok(Verdict::Drop);
+        }
+        if TRANSFER_ENCODING.is(tag, name) {
+            self.codings = self.codings.and(value).ok_or(RequestError::TransferEncoding)?;
+            return Ok(Verdict::Drop);
+        }
+        if CONNECTION.is(tag, name) {
+            self.connection.add(value);
+        } else if UPGRADE.is(tag, name) {
+            self.upgrade = self.upgrade.and(value);
+        } else if EXPECT.is(tag, name) && version == Version::Http11 {
+            // RFC 9110 §10.1.1: ignored in HTTP/1.0.
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(RequestError::Expectation);
+            }
+            self.expects_continue = true;
+        }
+        Ok(Verdict::Keep)
+    }
+
     /// RFC 9112 §6.3, with every ambiguity refused.
     fn framing(&self, version: Version) -> Result<Framing, RequestError> {
         match (self.codings, self.content_length) {
@@ -321,9 +395,10 @@ impl UpgradeOffer {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 struct RequestLine<'a> {
-    method: Method,
+    /// A token that is no method that is refused.
+    method: &'a [u8],
     target: RequestTarget<'a>,
     version: Version,
 }
@@ -362,22 +437,26 @@ fn parse_request_line<'a>(
         b'\r' | b'\n' | b'\t' => return Err(RequestError::RequestLine),
         _ => return Err(RequestError::Method),
     }
-    let method = method(&rest[..method_end])?;
+    let method = &rest[..method_end];
+    if matches!(method, b"CONNECT" | b"TRACE") {
+        return Err(RequestError::MethodNotAllowed);
+    }
 
     let rest = &rest[method_end + 1..];
     let target = Scanned::of(rest);
-    if target.end > limits.target {
+    let target_end = target.end();
+    if target_end > limits.target {
         return Err(RequestError::TargetTooLong);
     }
-    match rest.get(target.end) {
+    match rest.get(target_end) {
         None => return Ok(None),
-        Some(b' ') if target.end > 0 => {}
+        Some(b' ') if target_end > 0 => {}
         Some(b'\r' | b'\n') => return Err(RequestError::RequestLine),
         Some(_) => return Err(RequestError::Target),
     }
     let (target, rest) = (
-        RequestTarget::new(target, &rest[..target.end])?,
-        &rest[target.end + 1..],
+        RequestTarget::new(target, &rest[..target_end])?,
+        &rest[target_end + 1..],
     );
     let Some((version, version_end)) = version_line(rest)? else {
         return Ok(None);
@@ -396,7 +475,6 @@ fn method(token: &[u8]) -> Result<Method, RequestError> {
         b"GET" => Ok(Method::GET),
         b"HEAD" => Ok(Method::HEAD),
         b"POST" => Ok(Method::POST),
-        b"CONNECT" | b"TRACE" => Err(RequestError::MethodNotAllowed),
         _ => Method::from_bytes(token).map_err(|_| RequestError::Method),
     }
 }

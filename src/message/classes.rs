@@ -8,7 +8,7 @@ pub(super) const FOLLOWS: u8 = 0x02;
 /// One of each of eight classes.
 const EACH: u64 = 0x0101_0101_0101_0101;
 
-/// What is known of a byte, in bits. Byte 0, which stands behind the last one, has to end every run.
+/// What is known of each byte, in bits.
 pub(super) type Classes = [u8; 256];
 
 /// Bytes from the first to the one in front of the first that ends the run.
@@ -23,7 +23,7 @@ pub(super) struct Run {
 impl Run {
     /// `END` is the one bit of the classes that end the run. A byte that has [`FOLLOWS`] is one of a pair at the very beginning as well, if
     /// `before` has [`LEADS`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn of<const END: u8>(bytes: &[u8], classes: &Classes, before: u8) -> Self {
         let mut run = Self {
             length: 0,
@@ -31,25 +31,36 @@ impl Run {
             pairs: 0,
         };
         let mut before = u64::from(before);
-        loop {
-            let rest = bytes.get(run.length..).unwrap_or_default();
-            let eight = match rest.first_chunk() {
-                Some(eight) => eight_classes(eight, classes),
-                None => eight_classes(&padded(rest), classes),
-            };
-            let ends = eight & (END as u64 * EACH);
+        while let Some(eight) = bytes[run.length..].first_chunk() {
+            let eight = eight_classes(eight, classes);
+            let ends = eight & (u64::from(END) * EACH);
             // All bits below the class that has the lowest of these; all there are, where nothing ends here.
             let kept = ((ends & ends.wrapping_neg()) >> END.trailing_zeros()).wrapping_sub(1);
-            let eight = eight & kept;
-            run.seen |= eight;
-            run.pairs |= ((eight << 8 | before) & (LEADS as u64 * EACH)) << 1 & eight;
-            before = eight >> 56;
+            run.take(eight & kept, &mut before);
             if ends != 0 {
                 run.length += (ends.trailing_zeros() / 8) as usize;
                 return run;
             }
             run.length += 8;
         }
+        for byte in &bytes[run.length..] {
+            let class = classes[usize::from(*byte)];
+            if class & END != 0 {
+                break;
+            }
+            run.take(u64::from(class), &mut before);
+            before = u64::from(class);
+            run.length += 1;
+        }
+        run
+    }
+
+    /// Takes in up to eight classes, the first of them lowest.
+    #[inline(always)]
+    fn take(&mut self, classes: u64, before: &mut u64) {
+        self.seen |= classes;
+        self.pairs |= ((classes << 8 | *before) & (u64::from(LEADS) * EACH)) << 1 & classes;
+        *before = classes >> 56;
     }
 
     /// Whether one of the bytes has this bit.
@@ -65,19 +76,10 @@ impl Run {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn eight_classes(bytes: &[u8; 8], classes: &Classes) -> u64 {
-    u64::from_le_bytes(bytes.map(|byte| classes[usize::from(byte)]))
-}
-
-/// Fewer than eight bytes, and zeros behind them.
-#[inline]
-fn padded(bytes: &[u8]) -> [u8; 8] {
-    let mut eight = [0; 8];
-    for (to, from) in eight.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    eight
+    let class = |at: usize| u64::from(classes[usize::from(bytes[at])]) << (8 * at);
+    (class(0) | class(1) | class(2) | class(3)) | (class(4) | class(5) | class(6) | class(7))
 }
 
 #[cfg(test)]

@@ -145,9 +145,15 @@ impl FieldNames {
         self.contains(Tag::of(name), name)
     }
 
+    /// `false`: none of them has this tag.
+    #[inline]
+    pub(crate) fn may_have(&self, tag: Tag) -> bool {
+        self.bits & tag.bit() != 0
+    }
+
     #[inline]
     pub(crate) fn contains(&self, tag: Tag, name: &[u8]) -> bool {
-        self.bits & tag.bit() != 0 && self.names.iter().any(|field| field.is(tag, name))
+        self.may_have(tag) && self.names.iter().any(|field| field.is(tag, name))
     }
 }
 

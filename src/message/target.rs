@@ -4,7 +4,7 @@ use super::classes::{Classes, FOLLOWS, LEADS, Run};
 use super::text::{Text, behaves_as_text, known_ascii};
 
 /// Most targets are not longer.
-const SHORT: usize = 56;
+const SHORT: usize = 48;
 
 /// Path with its query in origin form as received, or `*`.
 ///
@@ -39,27 +39,27 @@ pub enum Encoding {
 /// How far the bytes of a target reach, and what is among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scanned {
-    pub(crate) end: usize,
-    path_end: usize,
+    end: u32,
+    path_end: u32,
     path: Readings,
     encoding: Encoding,
 }
 
 impl Scanned {
-    /// Looks at bytes up to the first that may not stand in a target.
+    /// Looks at bytes up to the first that may not stand in a target. They are no more than a head may have, far below 4 GiB.
     #[inline]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let path = Run::of::<NOT_IN_PATH>(bytes, &TARGET_BYTES, 0);
         let mut scanned = Self {
-            end: path.length,
-            path_end: path.length,
+            end: path.length as u32,
+            path_end: path.length as u32,
             path: readings(&path),
             encoding: encoding(&path),
         };
         if bytes.get(path.length) == Some(&b'?') {
             let query = bytes.get(path.length + 1..).unwrap_or_default();
             let query = Run::of::<NOT_IN_QUERY>(query, &TARGET_BYTES, 0);
-            scanned.end += 1 + query.length;
+            scanned.end += 1 + query.length as u32;
             if query.has(PERCENT) {
                 scanned.encoding = Encoding::Percent;
             }
@@ -67,17 +67,23 @@ impl Scanned {
         scanned
     }
 
-    /// The target that was looked at; `None` where it does not begin with a `/`.
+    /// Where the first byte stands that may not.
     #[inline]
-    pub(crate) fn target(&self, bytes: &[u8]) -> Option<Target> {
-        let bytes = bytes.get(..self.end).filter(|bytes| bytes.first() == Some(&b'/'))?;
-        // TARGET_BYTES lets nothing but ASCII through.
-        Some(Target {
+    pub(crate) fn end(&self) -> usize {
+        self.end as usize
+    }
+
+    /// What was looked at.
+    #[inline]
+    pub(crate) fn target(&self, bytes: &[u8]) -> Target {
+        let bytes = bytes.get(..self.end()).unwrap_or_default();
+        Target {
+            // TARGET_BYTES lets nothing but ASCII through.
             text: Text::new(known_ascii(bytes)),
-            path_end: self.path_end as u32,
+            path_end: self.path_end,
             path: self.path,
             encoding: self.encoding,
-        })
+        }
     }
 }
 

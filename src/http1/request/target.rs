@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::RequestError;
-use crate::message::{Authority, Scanned, Scheme, Target, Version, split_port};
+use crate::message::{Authority, Scanned, Scheme, Target, split_port};
 
 /// A request target as its form says (RFC 9112 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,26 +62,15 @@ impl<'a> RequestTarget<'a> {
         })
     }
 
-    /// The authority and the target in origin form (or `*`), once the `Host` field is known.
-    #[inline]
+    /// The authority and the target in origin form (or `*`), once the host is known.
     pub(super) fn resolve(
         self,
         method: &Method,
-        version: Version,
-        host: Option<&[u8]>,
+        host: Option<Authority>,
         connection: Scheme,
     ) -> Result<(Authority, Target), RequestError> {
-        let host = match host {
-            // RFC 9112 §3.2.
-            None if version >= Version::Http11 => return Err(RequestError::HostMissing),
-            None => None,
-            Some(value) => Some(Authority::parse(value).ok_or(RequestError::Host)?),
-        };
         match self {
-            Self::Origin(scanned, bytes) => {
-                let target = scanned.target(bytes).ok_or(RequestError::Target)?;
-                Ok((host.unwrap_or_default(), target))
-            }
+            Self::Origin(scanned, bytes) => Ok((host.unwrap_or_default(), scanned.target(bytes))),
             // RFC 9112 §3.2.4.
             Self::Asterisk if method == Method::OPTIONS => Ok((host.unwrap_or_default(), "*".into())),
             Self::Asterisk => Err(RequestError::Target),

@@ -27,7 +27,17 @@ fn is_port_number(port: &str) -> bool {
 fn check(text: &str) -> Result<(), TestCaseError> {
     let parsed = Authority::parse(text.as_bytes());
     prop_assert_eq!(parsed.is_some(), is_acceptable(text), "{}", text);
-    for authority in parsed.into_iter().chain([Authority::from(text)]) {
+    let leading = ["\r\n", "\r\nAccept: */*\r\n\r\n", " \t\r\n\r\n"].map(|behind| {
+        let bytes = [text, behind].concat();
+        Authority::leading(bytes.as_bytes(), text.len())
+    });
+    prop_assert!(
+        leading.iter().all(|leading| leading.is_some() == parsed.is_some()),
+        "{}",
+        text
+    );
+    let leading = leading.into_iter().flatten();
+    for authority in parsed.into_iter().chain(leading).chain([Authority::from(text)]) {
         prop_assert_eq!(authority.as_str(), text);
         prop_assert_eq!(authority.host_and_port(), split_port(text));
         for scheme in [Scheme::Http, Scheme::Https] {
