@@ -70,6 +70,16 @@ fn read(instant: tokio::time::Instant) -> u64 {
     nanos
 }
 
+/// What the wall clock says at this instant, as [`WallTime`] has it, if it was read a short while before.
+#[inline]
+fn followed(instant: tokio::time::Instant) -> Option<u64> {
+    let (then, nanos) = LAST.get()?;
+    match instant.checked_duration_since(then) {
+        Some(since) if since < FOLLOWED => Some(nanos + u64::from(since.subsec_nanos())),
+        _ => None,
+    }
+}
+
 impl Clock {
     pub fn new() -> Self {
         Self::default()
@@ -90,20 +100,26 @@ impl Clock {
     /// Now, by both clocks. Under load the wall clock is not read for each request but followed with the other one in between.
     pub fn moment(&self) -> Moment {
         let instant = tokio::time::Instant::now();
-        let nanos = match LAST.get() {
-            Some((then, nanos)) => match instant.checked_duration_since(then) {
-                Some(since) if since < FOLLOWED => nanos + u64::from(since.subsec_nanos()),
-                _ => read(instant),
-            },
-            None => read(instant),
-        };
+        let nanos = followed(instant).unwrap_or_else(|| read(instant));
+        Moment {
+            time: self.wall_time(nanos),
+            instant,
+        }
+    }
+
+    fn wall_time(&self, nanos: u64) -> WallTime {
         let ahead = self
             .offset
             .load(Ordering::Relaxed)
             .saturating_mul(NANOS_PER_MILLI as i64);
-        Moment {
-            time: WallTime(nanos.saturating_add_signed(ahead)),
-            instant,
+        WallTime(nanos.saturating_add_signed(ahead))
+    }
+
+    /// [`now`](Self::now), where the other clock has just been read for another purpose.
+    pub fn now_at(&self, instant: tokio::time::Instant) -> WallTime {
+        match followed(instant) {
+            Some(nanos) => self.wall_time(nanos),
+            None => self.now().into(),
         }
     }
 
@@ -146,6 +162,8 @@ mod tests {
             let time = SystemTime::from(moment.time);
             assert!(time + FOLLOWED >= before && time <= clock.now() + FOLLOWED);
             assert_eq!(Timestamp::from(moment.time), time.into());
+            let again = SystemTime::from(clock.now_at(tokio::time::Instant::now()));
+            assert!(again + FOLLOWED >= before && again <= clock.now() + FOLLOWED);
         }
         clock.advance(Duration::from_secs(3600));
         assert!(SystemTime::from(clock.moment().time) + FOLLOWED >= clock.now());

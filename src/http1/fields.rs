@@ -120,27 +120,46 @@ pub(super) fn parse_lines<'a, E: From<SyntaxError>>(
     }
 }
 
+/// 1 in each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each byte.
+const HIGH: u64 = 0x80 * EACH;
+
 /// How many token bytes stand at the beginning.
 #[inline]
 fn token_length(bytes: &[u8]) -> usize {
-    // Four at a time without a branch between them: most names are longer.
     let mut at = 0;
-    while let Some([a, b, c, d]) = bytes[at..].first_chunk() {
-        if !(is_token_byte(*a) & is_token_byte(*b) & is_token_byte(*c) & is_token_byte(*d)) {
-            break;
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let others = HIGH & !letters_and_dashes(u64::from_le_bytes(*eight));
+        match others {
+            0 => at += 8,
+            _ => {
+                at += (others.trailing_zeros() / 8) as usize;
+                match is_token_byte(bytes[at]) {
+                    true => at += 1,
+                    false => return at,
+                }
+            }
         }
-        at += 4;
     }
-    while bytes.get(at).is_some_and(|byte| is_token_byte(*byte)) {
-        at += 1;
-    }
-    at
+    let rest = &bytes[at..];
+    at + rest.iter().position(|b| !is_token_byte(*b)).unwrap_or(rest.len())
+}
+
+/// The highest bit of each byte that is a letter or `-`, of which most names consist. Other bits mean nothing.
+#[inline]
+fn letters_and_dashes(eight: u64) -> u64 {
+    // Without the highest bit, so that no sum carries into the next byte.
+    let low = eight & !HIGH;
+    let from = |bytes: u64, first: u8| bytes + u64::from(0x80 - first) * EACH;
+    let folded = low | (0x20 * EACH);
+    let letters = from(folded, b'a') & !from(folded, b'z' + 1);
+    let dashes = from(low, b'-') & !from(low, b'-' + 1);
+    (letters | dashes) & !eight
 }
 
 /// How many bytes that a value may have (RFC 9110 §5.5) stand at the beginning: what ends them is the line's CR, or an error.
 fn value_length(bytes: &[u8]) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * EACH;
     let mut at = 0;
     // Long values first go by sixteen, which the compiler compares at once.
     while let Some(sixteen) = bytes[at..].first_chunk::<16>() {
@@ -303,6 +322,18 @@ mod tests {
             let expected = bytes.iter().position(|byte| !is_field_value(&[*byte]));
             prop_assert_eq!(value_length(&bytes), expected.unwrap_or(bytes.len()));
         }
+
+        #[test]
+        fn a_name_ends_at_the_first_byte_that_no_token_has(
+            bytes in proptest::collection::vec(prop_oneof![
+                2 => any::<u8>(),
+                4 => proptest::char::range('a', 'z').prop_map(|letter| letter as u8),
+                2 => prop::sample::select(b"AZ-_09.~^:@[`{| ".to_vec()),
+            ], 0..40),
+        ) {
+            let expected = bytes.iter().position(|byte| !is_token_byte(*byte));
+            prop_assert_eq!(token_length(&bytes), expected.unwrap_or(bytes.len()));
+        }
     }
 
     #[test]
@@ -313,6 +344,10 @@ mod tests {
                 bytes[at] = byte;
                 let expected = if is_field_value(&[byte]) { 12 } else { at };
                 assert_eq!(value_length(&bytes), expected, "{byte} at {at}");
+                let mut bytes = [b'n'; 12];
+                bytes[at] = byte;
+                let expected = if is_token_byte(byte) { 12 } else { at };
+                assert_eq!(token_length(&bytes), expected, "{byte} at {at}");
             }
         }
     }

@@ -183,7 +183,11 @@ fn declared(codings: TransferCodings, length: Option<u64>, version: Version) -> 
 
 /// Answers with version, status and the offset behind the line's CR LF.
 fn parse_status_line(buf: &[u8]) -> Result<Option<(Version, u16, usize)>, ResponseError> {
+    const USUAL: &[u8] = b"HTTP/1.1 200 OK\r\n";
     const PREFIX: &[u8] = b"HTTP/1.";
+    if buf.starts_with(USUAL) {
+        return Ok(Some((Version::Http11, 200, USUAL.len())));
+    }
     let known = buf.len().min(PREFIX.len());
     if buf[..known] != PREFIX[..known] {
         return Err(match buf.starts_with(b"HTTP/") {

@@ -108,7 +108,7 @@ impl FieldName {
     // So that the tag of a constant becomes part of the comparison.
     #[inline(always)]
     pub(crate) fn is(&self, tag: Tag, name: &[u8]) -> bool {
-        self.tag == tag && name.eq_ignore_ascii_case(self.text.as_bytes())
+        self.tag == tag && is_same_name(name, self.text.as_bytes())
     }
 }
 
@@ -228,7 +228,7 @@ impl Fields {
 
     fn find(&self, tag: Tag, name: &str) -> Option<&[u8]> {
         let mut lines = self.lines.iter();
-        let line = lines.find(|line| line.tag == tag && self.name(line).eq_ignore_ascii_case(name.as_bytes()));
+        let line = lines.find(|line| line.tag == tag && is_same_name(self.name(line), name.as_bytes()));
         line.map(|line| self.value(line))
     }
 
@@ -242,7 +242,7 @@ impl Fields {
         };
         lines
             .iter()
-            .filter(move |line| line.tag == tag && self.name(line).eq_ignore_ascii_case(name.as_bytes()))
+            .filter(move |line| line.tag == tag && is_same_name(self.name(line), name.as_bytes()))
             .map(|line| self.value(line))
     }
 
@@ -402,6 +402,34 @@ impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
+}
+
+/// Whether two names differ in the case of letters only, eight bytes at a time.
+fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let (Some(one_end), Some(other_end)) = (one.last_chunk(), other.last_chunk()) else {
+        return one.eq_ignore_ascii_case(other);
+    };
+    let (ones, _) = one.as_chunks();
+    let (others, _) = other.as_chunks();
+    let mut pairs = ones.iter().zip(others);
+    pairs.all(|(one, other)| are_same_letters(*one, *other)) && are_same_letters(*one_end, *other_end)
+}
+
+#[inline]
+fn are_same_letters(one: [u8; 8], other: [u8; 8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    const CASE: u64 = 0x20 * EACH;
+    let (one, other) = (u64::from_le_bytes(one), u64::from_le_bytes(other));
+    let different = one ^ other;
+    // Without the highest bit, so that no sum carries into the next byte.
+    let folded = one & !HIGH | CASE;
+    let from = |first: u8| folded + u64::from(0x80 - first) * EACH;
+    let letters = from(b'a') & !from(b'z' + 1) & !one & HIGH;
+    different & !(letters >> 2) == 0
 }
 
 /// `token` of RFC 9110 §5.6.2.

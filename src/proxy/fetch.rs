@@ -72,7 +72,11 @@ impl Proxy {
         // The dictionary that the client has is looked for while the origin is asked.
         let looking = self.look_ahead(decided, &fetch.destination.key).map(tokio::spawn);
         let sent = self.send(decided, ask, client, exchange, alarm).await;
-        let received = Timestamp::from(self.clock.now());
+        let received = match &sent {
+            Ok(Sent::Response(response)) => self.clock.now_at(response.relay.heard()),
+            Ok(Sent::Answered) | Err(_) => self.clock.now().into(),
+        };
+        let received = Timestamp::from(received);
         let times = Times { requested, received };
         if let (Some(looking), Ok(Sent::Response(_))) = (looking, &sent) {
             // Should it fail, there is none.

@@ -66,20 +66,6 @@ impl Proxy {
         Ok(())
     }
 
-    /// Both, before the upstream is asked.
-    pub(super) async fn admit_forward(
-        &self,
-        decided: &Decided<'_>,
-        client: &mut Client,
-        exchange: &mut Exchange,
-        alarm: &mut Alarm,
-    ) -> Result<(), Failure> {
-        match self.admit(decided, Stage::Forward, exchange)? {
-            Admitted::In => Ok(()),
-            Admitted::Ask => self.ask(decided, Stage::Forward, client, exchange, alarm).await,
-        }
-    }
-
     /// Waits for a place in all gates that the request has to pass, the narrowest first, unless the client leaves. What is fetched behind
     /// a response waits for nobody's place.
     pub(super) async fn enter(
@@ -90,9 +76,6 @@ impl Proxy {
     ) -> Result<Permits, Failure> {
         let gates = &decided.generation.gates;
         let mut permits = Permits::default();
-        if !gates.any {
-            return Ok(permits);
-        }
         if decided.request.upgrade || decided.route.stream.is_some() {
             self.enter_stream(decided.generation, &mut permits)?;
             return Ok(permits);

@@ -15,6 +15,7 @@ use crate::exchange::{Exchange, Kind};
 use crate::in_place::boxed;
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
+use crate::limit::rate::{Admitted, Stage};
 use crate::message::{Fields, Forwarded, Framing, RequestHead, ResponseHead};
 use crate::metrics::Outcome;
 use crate::respond::error::{self, ProxyError};
@@ -65,8 +66,11 @@ impl Proxy {
         {
             return Err(ProxyError::BodyTooLarge.into());
         }
-        if exchange.kind != Kind::Behind {
-            self.admit_forward(decided, client, exchange, alarm).await?;
+        if exchange.kind != Kind::Behind
+            && let Admitted::Ask = self.admit(decided, Stage::Forward, exchange)?
+        {
+            // Boxed, like other things that most requests do not wait for.
+            Box::pin(self.ask(decided, Stage::Forward, client, exchange, alarm)).await?;
         }
         let Some(upstream) = decided.generation.upstreams.get(route.upstream) else {
             return Err(ProxyError::NoServer.into());
@@ -92,7 +96,10 @@ impl Proxy {
             Ok(passage) => passage,
             Err(Refused { retry_after }) => return Err(ProxyError::CircuitOpen { retry_after }.into()),
         };
-        let mut permits = self.enter(decided, client, exchange).await?;
+        let mut permits = match decided.generation.gates.any {
+            true => Box::pin(self.enter(decided, client, exchange)).await?,
+            false => Permits::default(),
+        };
         let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
         let sticky = upstream.sticky().map(|sticky| (sticky, self.clock.now()));
         let token = sticky.and_then(|(sticky, now)| {

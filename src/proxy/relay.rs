@@ -255,6 +255,15 @@ impl Relay {
         .await
     }
 
+    /// All of the response's body, where it came together with its head, and nothing of the request is left to be sent: then there is
+    /// nothing to wait for.
+    pub fn body_at_hand(&self, origin: &mut Origin) -> Option<Bytes> {
+        match self.upload {
+            Upload::Done | Upload::Stopped => origin.body_at_hand(),
+            Upload::Streaming | Upload::Flushing => None,
+        }
+    }
+
     /// Passes the response's body on. Its head is queued already. At the end all of it is, too, and [`flush`](Self::flush) has to
     /// follow: the origin need not wait for that.
     ///

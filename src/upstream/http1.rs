@@ -238,7 +238,8 @@ impl Http1Origin {
         self.response = Response::Tunnel;
     }
 
-    pub fn end(self, since: Instant) {
+    #[expect(clippy::boxed_local, reason = "so that only the connection is moved")]
+    pub fn end(self: Box<Self>, since: Instant) {
         let clean = self.request == Request::Finished && self.outbox.backlog() == 0 && self.inbox.buffer.is_empty();
         if clean && matches!(self.response, Response::Whole { keep_alive: true }) {
             self.open.server().keep(self.io, since);

@@ -34,6 +34,23 @@ fn names_are_found_in_any_case() {
 }
 
 #[test]
+fn only_the_case_of_letters_makes_no_difference() {
+    for (one, other) in (0..=255u8).flat_map(|one| (0..=255u8).map(move |other| (one, other))) {
+        let expected = one.eq_ignore_ascii_case(&other);
+        for (length, at) in [(1, 0), (7, 3), (8, 7), (9, 8), (19, 12)] {
+            let (mut a, mut b) = ([b'n'; 19], [b'N'; 19]);
+            (a[at], b[at]) = (one, other);
+            assert_eq!(
+                is_same_name(&a[..length], &b[..length]),
+                expected,
+                "{one} {other} {length} {at}"
+            );
+        }
+    }
+    assert!(!is_same_name(b"content-type", b"content-typ"));
+}
+
+#[test]
 fn equal_names_have_equal_tags() {
     for byte in (0..=255).filter(|b| is_token_byte(*b)) {
         let (upper, lower) = (byte.to_ascii_uppercase(), byte.to_ascii_lowercase());
