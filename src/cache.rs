@@ -38,7 +38,6 @@ pub use self::memory::{Memory, PackedFields};
 pub use self::recoded::{Forms, StoredBody};
 pub use self::stored_lines::StoredLines;
 
-use self::prefetch::will_read;
 use crate::config;
 use crate::rfc9111::date::Timestamp;
 use crate::rfc9111::stored::StoredMeta;
@@ -77,13 +76,6 @@ impl Stored {
         .map(allocation)
         .sum::<u64>()
             + self.forms_size()
-    }
-
-    /// A hit is about to send it.
-    #[inline]
-    fn will_be_read(&self) {
-        will_read(self.fields.as_bytes());
-        will_read(&self.body[..]);
     }
 }
 

@@ -6,6 +6,7 @@
 //! such as all keys of a URI, never falls apart.
 
 mod ghosts;
+mod index;
 mod nodes;
 mod order;
 mod packed;
@@ -162,7 +163,6 @@ impl Memory {
             labels.is_some_and(|labels| self.epochs.concerns_labels(labels.seen()))
         };
         let outrun = variants.iter().any(outrun);
-        variants.will_be_read();
         match outrun {
             true => self.without_purged(key, &variants),
             false => Some(variants),

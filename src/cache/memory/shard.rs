@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hashbrown::HashTable;
 use parking_lot::RwLock;
 
 use super::Variants;
+use super::index::Index;
 use super::nodes::NodeId;
+use crate::cache::prefetch::{Lines, will_read};
 use crate::key::CacheKey;
 
 /// So many lookups and changes can meet without waiting for each other; it costs 10 KiB.
@@ -54,15 +55,14 @@ impl KeyHash {
     }
 }
 
-/// The tables take 64 bits of which the highest and the lowest matter.
-fn spread(fingerprint: u32) -> u64 {
-    u64::from(fingerprint).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
+/// What a lookup reads of a key is in one line of the processor's.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Entry {
     key: Box<[u8]>,
     variants: Variants,
+    /// Where a hit goes on reading, see [`Variants::lines`].
+    lines: [Lines; 2],
     /// See [`super::order`].
     usage: AtomicU32,
     fingerprint: u32,
@@ -72,8 +72,8 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// Indices of `entries`.
-    table: HashTable<u32>,
+    /// Of `entries`.
+    index: Index,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
 }
@@ -84,19 +84,21 @@ impl Shard {
     }
 
     fn find(&self, hash: KeyHash, key: &CacheKey) -> Option<&Entry> {
-        let same = |index: &u32| {
-            let entry = self.entry(*index as usize);
+        let is_it = |index: u32| {
+            let entry = self.entry(index as usize);
             entry.is_some_and(|entry| {
                 if entry.fingerprint != hash.fingerprint {
                     return false;
                 }
-                // Comparing the keys takes as long as it takes to get there.
+                // Comparing the keys takes as long as it takes to get there, and is a matter of form.
+                will_read(&*entry.key);
                 entry.variants.will_be_looked_at();
+                entry.lines.into_iter().for_each(Lines::will_be_read);
                 *entry.key == *key.as_bytes()
             })
         };
-        let index = self.table.find(spread(hash.fingerprint), same)?;
-        self.entry(*index as usize)
+        let index = self.index.find(hash.fingerprint, is_it)?;
+        self.entry(index as usize)
     }
 }
 
@@ -181,6 +183,7 @@ impl Shards {
         let fingerprint = KeyHash::of(key).fingerprint;
         let entry = Entry {
             key: key.as_bytes().into(),
+            lines: variants.lines(),
             variants,
             usage: AtomicU32::new(usage),
             fingerprint,
@@ -189,7 +192,11 @@ impl Shards {
         };
         let Some(shard) = self.0.get(slot.shard()) else { return };
         let mut shard = shard.write();
-        let Shard { table, entries, free } = &mut *shard;
+        let Shard {
+            index: places,
+            entries,
+            free,
+        } = &mut *shard;
         let index = slot.index();
         match entries.get_mut(index) {
             Some(vacant) => {
@@ -198,17 +205,17 @@ impl Shards {
             }
             None => entries.push(Some(entry)),
         }
-        let rehash = |index: &u32| match entries.get(*index as usize) {
-            Some(Some(entry)) => spread(entry.fingerprint),
+        places.insert(fingerprint, index as u32, |index| match entries.get(index as usize) {
+            Some(Some(entry)) => entry.fingerprint,
             _ => 0,
-        };
-        table.insert_unique(spread(fingerprint), index as u32, rehash);
+        });
     }
 
     /// Puts other variants under the key there; answers those that it had.
     pub fn exchange(&self, slot: Slot, variants: Variants) -> Option<Variants> {
         let mut shard = self.0.get(slot.shard())?.write();
         let entry = shard.entries.get_mut(slot.index())?.as_mut()?;
+        entry.lines = variants.lines();
         Some(std::mem::replace(&mut entry.variants, variants))
     }
 
@@ -217,12 +224,7 @@ impl Shards {
         let mut shard = self.0.get(slot.shard())?.write();
         let index = slot.index();
         let entry = shard.entries.get_mut(index)?.take()?;
-        let place = shard
-            .table
-            .find_entry(spread(entry.fingerprint), |other| *other as usize == index);
-        if let Ok(place) = place {
-            place.remove();
-        }
+        shard.index.remove(entry.fingerprint, index as u32);
         shard.free.push(index as u32);
         Some(Removed {
             key: entry.key,
