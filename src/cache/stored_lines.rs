@@ -47,10 +47,12 @@ const CACHE_STATUS: &str = "Cache-Status";
 const REQUEST_ID: &str = "X-Request-Id";
 
 impl Told<'_> {
+    #[inline]
     fn has(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case(AGE)
+        // Asked for with each hit.
+        self.request_id.is_some() && name.eq_ignore_ascii_case(REQUEST_ID)
+            || name.eq_ignore_ascii_case(AGE)
             || name.eq_ignore_ascii_case(CACHE_STATUS)
-            || self.request_id.is_some() && name.eq_ignore_ascii_case(REQUEST_ID)
     }
 
     /// Each line as [`Self::write_http1`] writes it.
@@ -81,6 +83,7 @@ impl Told<'_> {
 }
 
 impl<'a> StoredLines<'a> {
+    #[inline]
     pub fn new(stored: &'a PackedFields) -> Self {
         let all = Self {
             stored: Some(stored),
@@ -106,6 +109,7 @@ impl<'a> StoredLines<'a> {
 
     /// Adds the lines that tell this behind the others. They are not made before they are written, if nothing is behind what is
     /// stored yet: that is the usual case.
+    #[inline]
     pub fn tell(&mut self, told: Told<'a>) {
         match (self.told, self.added.is_empty()) {
             (None, true) => self.told = Some(told),
@@ -150,8 +154,11 @@ impl<'a> StoredLines<'a> {
 }
 
 impl Lines for StoredLines<'_> {
+    #[inline]
     fn contains(&self, name: &str) -> bool {
-        self.told.is_some_and(|told| told.has(name)) || self.numbers(name).next().is_some() || self.added.contains(name)
+        self.told.as_ref().is_some_and(|told| told.has(name))
+            || self.numbers(name).next().is_some()
+            || self.added.contains(name)
     }
 
     fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
@@ -173,12 +180,22 @@ impl Lines for StoredLines<'_> {
     }
 
     fn remove(&mut self, name: &str) {
-        if self.told.is_some_and(|told| told.has(name)) {
+        if self.told.as_ref().is_some_and(|told| told.has(name)) {
             self.spell_out();
         }
         let numbers = self.numbers(name).fold(0, |bits, number| bits | 1 << number);
         self.left_out |= numbers;
         self.added.remove(name);
+    }
+
+    fn remove_all(&mut self, names: &FieldNames) {
+        if self.told.is_some() {
+            self.spell_out();
+        }
+        for (number, line) in self.stored.into_iter().flat_map(PackedFields::lines).enumerate() {
+            self.left_out |= u64::from(names.has_bytes(line.name)) << number;
+        }
+        self.added.remove_all(names);
     }
 
     fn for_each(&self, mut each: impl FnMut(&str, &[u8])) {
@@ -205,9 +222,16 @@ impl Lines for StoredLines<'_> {
             if self.left_out == 0 {
                 out.put_slice(all);
             } else {
-                for line in self.kept() {
-                    out.put_slice(all.get(line.at()).unwrap_or_default());
+                // What stands side by side in one piece.
+                let mut run = 0..0;
+                for line in self.kept().map(|line| line.at()) {
+                    if line.start != run.end {
+                        out.put_slice(all.get(run).unwrap_or_default());
+                        run = line.start..line.start;
+                    }
+                    run.end = line.end;
                 }
+                out.put_slice(all.get(run).unwrap_or_default());
             }
         }
         if let Some(told) = &self.told {
@@ -229,13 +253,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::FieldName;
     use crate::respond::cache_status::Outcome;
+
+    const SOME: FieldNames = FieldNames::new(&[FieldName::new("a"), FieldName::new("age"), FieldName::new("c")]);
 
     #[derive(Debug, Clone)]
     enum Change {
         Push(String, String),
         Set(String, String),
         Remove(String),
+        RemoveAll,
         RetainShortValues,
         Tell(u32, i64, Option<String>),
     }
@@ -246,6 +274,7 @@ mod tests {
             ("[a-cA-C]|Age|Content-Length", "[ -~]{0,9}").prop_map(|(name, value)| Change::Push(name, value)),
             ("[a-cA-C]", "[ -~]{0,9}").prop_map(|(name, value)| Change::Set(name, value)),
             "[a-cA-C]|age|cache-status|X-Request-ID".prop_map(Change::Remove),
+            Just(Change::RemoveAll),
             Just(Change::RetainShortValues),
             (any::<u32>(), any::<i64>(), proptest::option::of("[!-~]{1,9}"))
                 .prop_map(|(age, ttl, request_id)| Change::Tell(age, ttl, request_id)),
@@ -281,6 +310,7 @@ mod tests {
             Change::Push(name, value) => lines.push(name, value),
             Change::Set(name, value) => lines.set(name, value),
             Change::Remove(name) => lines.remove(name),
+            Change::RemoveAll => lines.remove_all(&SOME),
             Change::RetainShortValues => lines.retain(|_, value| value.len() < 5),
         }
     }

@@ -180,18 +180,31 @@ pub fn last_chunk(out: &mut impl BufMut, trailers: &Fields) {
     out.put_slice(b"\r\n");
 }
 
+/// The digits of all numbers below 100, two for each.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
 /// Writes a number in decimal digits.
 pub fn decimal(out: &mut impl BufMut, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
-    loop {
+    while rest >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    // The first one of an odd number of digits, or the only one.
+    if rest > 0 || number == 0 {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        digits[at] = b'0' + rest as u8;
     }
     out.put_slice(&digits[at..]);
 }

@@ -25,6 +25,11 @@ pub trait Lines {
         self.retain(|other, _| !other.eq_ignore_ascii_case(name));
     }
 
+    /// Removes all lines of these names.
+    fn remove_all(&mut self, names: &FieldNames) {
+        self.retain(|name, _| !names.has(name));
+    }
+
     /// Puts one line in the place of all of that name.
     fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.remove(name);
@@ -70,6 +75,10 @@ impl Lines for Fields {
 
     fn remove(&mut self, name: &str) {
         Self::remove(self, name);
+    }
+
+    fn remove_all(&mut self, names: &FieldNames) {
+        Self::remove_all(self, names);
     }
 
     fn for_each(&self, mut line: impl FnMut(&str, &[u8])) {

@@ -9,6 +9,9 @@ use crate::rfc9111::reuse::Forward;
 /// How this cache calls itself.
 pub const CACHE_NAME: &str = "forebay";
 
+/// Most of what is said: [`CACHE_NAME`], and that it is a hit.
+const HIT: &str = "forebay; hit";
+
 /// One member of the list, this cache's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStatus<'a> {
@@ -63,15 +66,15 @@ impl CacheStatus<'_> {
 
     /// Writes the member behind what is there already.
     pub fn write(&self, out: &mut impl BufMut) {
-        out.put_slice(CACHE_NAME.as_bytes());
         match self.outcome {
-            Outcome::Hit => out.put_slice(b"; hit"),
+            Outcome::Hit => out.put_slice(HIT.as_bytes()),
             Outcome::Forwarded {
                 reason,
                 status,
                 storing,
                 fetch,
             } => {
+                out.put_slice(CACHE_NAME.as_bytes());
                 out.put_slice(b"; fwd=");
                 out.put_slice(reason.as_str().as_bytes());
                 if let Some(status) = status {
@@ -131,6 +134,11 @@ mod tests {
     use sfv::{ListEntry, Parser, SerializeValue};
 
     use super::*;
+
+    #[test]
+    fn a_hit_is_one_of_this_cache() {
+        assert_eq!(HIT.strip_prefix(CACHE_NAME), Some("; hit"));
+    }
 
     fn forwarded(reason: Forward, status: Option<u16>, storing: Storing, fetch: Fetch) -> Outcome {
         Outcome::Forwarded {

@@ -150,7 +150,15 @@ pub struct RequestDirectives {
 
 impl RequestDirectives {
     /// Reads `Cache-Control`, and `Pragma` where there is none (RFC 9111 §5.4). Does not allocate.
+    #[inline]
     pub fn parse(fields: &Fields) -> Self {
+        match fields.contains("cache-control") || fields.contains("pragma") {
+            true => Self::parse_lines(fields),
+            false => Self::default(),
+        }
+    }
+
+    fn parse_lines(fields: &Fields) -> Self {
         let mut found = Self::default();
         let mut cache_control = false;
         for line in fields.get_all("cache-control") {

@@ -60,7 +60,8 @@ impl PackedFields {
 
     /// Whether one of them is an `X-Request-Id`.
     pub fn has_request_id(&self) -> bool {
-        self.lines().next().is_some_and(|line| is_first(line.name))
+        // Few lines begin like that.
+        matches!(self.text(), [b'X' | b'x', ..]) && self.lines().next().is_some_and(|line| is_first(line.name))
     }
 
     /// The first line of that name.

@@ -35,6 +35,24 @@ fn response_text(status: u16, framing: Framing, declared_length: Option<u64>, me
 }
 
 #[test]
+fn numbers_are_written_in_decimal() {
+    let mut numbers: Vec<u64> = (0..1200).collect();
+    numbers.extend((0..20).flat_map(|power| {
+        [
+            10_u64.pow(power) - 1,
+            10_u64.pow(power),
+            7 * 10_u64.pow(power).min(1 << 60),
+        ]
+    }));
+    numbers.extend([u64::MAX, u64::MAX - 1]);
+    for number in numbers {
+        let mut out = Vec::new();
+        decimal(&mut out, number);
+        assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+    }
+}
+
+#[test]
 fn requests_have_one_host_and_one_length() {
     let start = "PUT /a?b HTTP/1.1\r\nHost: example.org:81\r\nA: b\r\n";
     let cases = [
