@@ -19,7 +19,7 @@ const FIRST: FieldName = FieldName::new("x-request-id");
 /// Field lines that do not change: their text, in the form in which HTTP/1.1 sends it, then for each the lengths of name and value.
 ///
 /// None of them says how a message is framed or what becomes of a connection: whoever sends them says that itself. Lines of
-/// one name keep their order; [`FIRST`] stands in front of all.
+/// one name keep their order; `X-Request-Id` stands in front of all.
 #[derive(Debug, Clone)]
 pub struct PackedFields(Box<[u8]>);
 
