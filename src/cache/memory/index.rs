@@ -85,6 +85,11 @@ impl Index {
         (0..count).map(move |step| start.wrapping_add(step) & (count - 1))
     }
 
+    /// How many there are.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
     /// The key with that fingerprint that it is.
     #[inline]
     pub fn find(&self, fingerprint: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
