@@ -18,7 +18,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +49,7 @@ use crate::io::Alarm;
 use crate::message::Scheme;
 use crate::metrics::Gauge;
 use crate::proxy::Proxy;
+use crate::proxy::at_once::Open;
 use crate::respond::error::ProxyError;
 use crate::route;
 use crate::tls::Alpn;
@@ -83,6 +84,28 @@ struct Connection {
     scheme: Scheme,
     alpn: Alpn,
     prior_knowledge: PriorKnowledge,
+}
+
+/// The requests of an HTTP/1 connection.
+struct Row {
+    arrival: Arrival,
+    expected: Expected<'static>,
+    /// When the requests came that one read has brought.
+    moment: Option<Moment>,
+}
+
+/// What the requests of a connection come to that cannot be answered at once.
+enum Step {
+    /// A request that is not over yet.
+    GoesOn(Box<Open>),
+    /// A request is answered, and not all of it has been read.
+    Ends,
+    /// The connection is over.
+    Closes,
+    /// So are requests on it: this one is none.
+    Refused(ProxyError),
+    /// It goes on in HTTP/2, of which these bytes have been read.
+    Http2(BytesMut),
 }
 
 #[async_trait]
@@ -197,47 +220,44 @@ impl FrontDoor {
         } = connection;
         let mut alarm = Alarm::new();
         let mut client = Client::Http1(Box::new(Http1Client::new(socket, shutdown.clone())));
-        let mut expected = Expected {
-            scheme,
-            limits: &Limits::DEFAULT,
-            http2: prior_knowledge,
+        let mut row = Row {
+            arrival,
+            expected: Expected {
+                scheme,
+                limits: &Limits::DEFAULT,
+                http2: prior_knowledge,
+            },
+            moment: None,
         };
         // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
         let mut stopping = pin!(unconstrained(shut_down(shutdown.clone())));
         let mut waits_for_stop = false;
-        // When the requests came that one read has brought.
-        let mut moment = None;
         loop {
-            let Client::Http1(http1) = &mut client else { return };
-            let times = HeadTimes {
-                idle: KEEP_ALIVE_IDLE,
-                head: HEAD_TIME,
-                // Set where the last one was answered at once.
-                since: moment.map(|moment: Moment| moment.instant),
-            };
-            let next = poll_fn(|cx| {
-                if let Poll::Ready(next) = http1.poll_next(cx, expected, times, &mut alarm) {
-                    return Poll::Ready(next);
+            let step = poll_fn(|cx| {
+                if let Poll::Ready(step) = self.poll_row(cx, &mut row, &mut client, &mut alarm) {
+                    return Poll::Ready(step);
                 }
                 // A connection between two requests ends at once, one that has begun to send a request is served. Once the task waits
                 // for the end it is woken then, and does not have to ask each time.
-                if !http1.has_unread_bytes() && (!waits_for_stop || !matches!(shutdown.has_changed(), Ok(false))) {
-                    waits_for_stop = true;
-                    return stopping.as_mut().poll(cx).map(|()| Next::Closed);
+                if has_unread_bytes(&client) || (waits_for_stop && matches!(shutdown.has_changed(), Ok(false))) {
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                waits_for_stop = true;
+                stopping.as_mut().poll(cx).map(|()| Step::Closes)
             });
-            let next = next.await;
-            // Only the first bytes of a connection can be a preface.
-            expected.http2 = PriorKnowledge::Refused;
-            let request = match next {
-                Next::Request(request, Came::Before) => request,
-                Next::Request(request, Came::Now) => {
-                    moment = None;
-                    request
+            match step.await {
+                Step::GoesOn(open) => {
+                    // Boxed, so that an idle connection does not hold room for an exchange.
+                    pinned(|| self.proxy.go_on(open, &mut client, &mut alarm)).await;
+                    row.moment = None;
                 }
-                Next::Closed => break,
-                Next::Http2(read) => {
+                Step::Ends => {}
+                Step::Closes => break,
+                Step::Refused(error) => {
+                    Box::pin(self.proxy.refuse(&mut client, arrival, error, &mut alarm)).await;
+                    break;
+                }
+                Step::Http2(read) => {
                     let Client::Http1(http1) = client else { return };
                     let connection = Connection {
                         socket: http1.into_socket(),
@@ -248,24 +268,6 @@ impl FrontDoor {
                     };
                     return Box::pin(self.http2(connection, read, shutdown)).await;
                 }
-                Next::Refused(error) => {
-                    Box::pin(self.proxy.refuse(&mut client, arrival, error.into(), &mut alarm)).await;
-                    break;
-                }
-                Next::TimedOut => {
-                    Box::pin(
-                        self.proxy
-                            .refuse(&mut client, arrival, ProxyError::HeadTimeout, &mut alarm),
-                    )
-                    .await;
-                    break;
-                }
-            };
-            let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
-            if let Some(open) = self.proxy.take_up(&mut client, request, arrival, came).await {
-                // Boxed, so that an idle connection does not hold room for an exchange.
-                pinned(|| self.proxy.go_on(open, &mut client, &mut alarm)).await;
-                moment = None;
             }
             let Client::Http1(http1) = &mut client else { return };
             if http1.end(&mut alarm).await == After::Close {
@@ -274,6 +276,47 @@ impl FrontDoor {
         }
         if let Client::Http1(http1) = client {
             http1.close(&mut alarm).await;
+        }
+    }
+
+    /// Answers one request after the other, as long as nothing has to be waited for but the next one.
+    fn poll_row(&self, cx: &mut Context<'_>, row: &mut Row, client: &mut Client, alarm: &mut Alarm) -> Poll<Step> {
+        loop {
+            let Client::Http1(http1) = &mut *client else {
+                return Poll::Ready(Step::Closes);
+            };
+            let times = HeadTimes {
+                idle: KEEP_ALIVE_IDLE,
+                head: HEAD_TIME,
+                // Set where the last one was answered at once.
+                since: row.moment.map(|moment| moment.instant),
+            };
+            let next = ready!(http1.poll_next(cx, row.expected, times, alarm));
+            // Only the first bytes of a connection can be a preface.
+            row.expected.http2 = PriorKnowledge::Refused;
+            let request = match next {
+                Next::Request(request, Came::Before) => request,
+                Next::Request(request, Came::Now) => {
+                    row.moment = None;
+                    request
+                }
+                Next::Closed => return Poll::Ready(Step::Closes),
+                Next::Http2(read) => return Poll::Ready(Step::Http2(read)),
+                Next::Refused(error) => return Poll::Ready(Step::Refused(error.into())),
+                Next::TimedOut => return Poll::Ready(Step::Refused(ProxyError::HeadTimeout)),
+            };
+            let came = *row.moment.get_or_insert_with(|| self.proxy.clock.moment());
+            if let Some(open) = self.proxy.take_up(cx, client, request, row.arrival, came) {
+                return Poll::Ready(Step::GoesOn(open));
+            }
+            let Client::Http1(http1) = &mut *client else {
+                return Poll::Ready(Step::Closes);
+            };
+            match http1.end_at_once() {
+                Some(After::Reuse) => {}
+                Some(After::Close) => return Poll::Ready(Step::Closes),
+                None => return Poll::Ready(Step::Ends),
+            }
         }
     }
 
@@ -334,8 +377,12 @@ impl FrontDoor {
             let begun = match head {
                 Ok(head) => {
                     let came = *moment.get_or_insert_with(|| self.proxy.clock.moment());
-                    let taken_up = self.proxy.take_up(&mut client, Arc::new(head), arrival, came).await;
-                    taken_up.map(Ok)
+                    let mut request = Some(Arc::new(head));
+                    let taken_up = poll_fn(|cx| {
+                        let request = request.take();
+                        Poll::Ready(request.and_then(|head| self.proxy.take_up(cx, &mut client, head, arrival, came)))
+                    });
+                    taken_up.await.map(Ok)
                 }
                 Err(error) => Some(Err(error)),
             };
@@ -353,6 +400,11 @@ impl FrontDoor {
         // The connection is gone or has said goodbye; streams notice that by themselves.
         while streams.join_next().await.is_some() {}
     }
+}
+
+/// Whether something of a next request is there.
+fn has_unread_bytes(client: &Client) -> bool {
+    matches!(client, Client::Http1(http1) if http1.has_unread_bytes())
 }
 
 /// Ready when the process is about to stop.

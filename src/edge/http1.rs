@@ -512,24 +512,34 @@ impl Http1Client {
         self.response != Response::None
     }
 
-    /// Ends the exchange: drops what is left of the request body if it is little, and decides over the connection.
-    pub async fn end(&mut self, alarm: &mut Alarm) -> After {
-        if self.response != Response::Finished {
-            return After::Close;
-        }
-        if !self.body_read && self.connection != Connection::Close {
-            let deadline = Instant::now() + LINGER;
-            let _ = alarm.race(Some(deadline), self.drain()).await;
-        }
-        match (self.connection, self.body_read) {
-            (Connection::Close, _) | (_, false) => After::Close,
+    /// Ends the exchange, and decides over the connection. `None`: something of the request body is left, and more may come; see
+    /// [`end`](Self::end).
+    pub fn end_at_once(&mut self) -> Option<After> {
+        match (self.connection, self.response) {
+            (Connection::Close, _) | (_, Response::None | Response::Body(_) | Response::Aborted(_)) => {
+                Some(After::Close)
+            }
+            _ if !self.body_read => None,
             _ => {
                 self.exchanges = self.exchanges.saturating_add(1);
                 if self.exchanges == SETTLED && self.outbox.backlog() == 0 {
                     self.io.settle();
                 }
-                After::Reuse
+                Some(After::Reuse)
             }
+        }
+    }
+
+    /// Ends the exchange: drops what is left of the request body if it is little, and decides over the connection.
+    pub async fn end(&mut self, alarm: &mut Alarm) -> After {
+        if let Some(after) = self.end_at_once() {
+            return after;
+        }
+        let deadline = Instant::now() + LINGER;
+        let _ = alarm.race(Some(deadline), self.drain()).await;
+        match self.body_read {
+            true => After::Reuse,
+            false => After::Close,
         }
     }
 

@@ -4,7 +4,6 @@
 //! Everything else goes on in [`Proxy::go_on`] with what has been decided here. There is no second way through the stages: both take
 //! the same steps, one after the other.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -59,28 +58,13 @@ pub(super) enum Reached {
 impl Proxy {
     /// Takes up a request that came at this moment, without ever waiting. `None`: it has been answered, and all of the answer is
     /// written, or will be together with the answer to a request that has come behind it.
-    pub async fn take_up(
+    pub fn take_up(
         self: &Arc<Self>,
-        client: &mut Client,
-        request: Arc<RequestHead>,
-        arrival: Arrival,
-        moment: Moment,
-    ) -> Option<Box<Open>> {
-        let mut request = Some(request);
-        let begun = poll_fn(|cx| {
-            let request = request.take();
-            Poll::Ready(request.and_then(|request| self.begin(client, request, arrival, moment, cx)))
-        });
-        begun.await
-    }
-
-    fn begin(
-        self: &Arc<Self>,
-        client: &mut Client,
-        request: Arc<RequestHead>,
-        arrival: Arrival,
-        moment: Moment,
         cx: &mut Context<'_>,
+        client: &mut Client,
+        request: Arc<RequestHead>,
+        arrival: Arrival,
+        moment: Moment,
     ) -> Option<Box<Open>> {
         let generation = self.generation.load();
         let (request, own_cookies) = without_own_cookies(request, &generation.sticky_cookies);
