@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use http::Method;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::message::{Encoding, Fields, Framing, RequestHead, Scheme, split_port};
+use crate::message::{Encoding, FieldName, FieldNames, Fields, Framing, RequestHead, Scheme, split_port};
 use crate::rfc9111::invalidation::ResourceUri;
 use crate::rfc9111::vary::normalise;
 
@@ -424,15 +424,15 @@ impl Unkeyable {
 /// overwritten for senders who are not trusted should be gone by now.
 pub fn unkeyable(request: &RequestHead) -> Option<Unkeyable> {
     /// Frameworks that know these take method or path from them.
-    const OVERRIDES: [&str; 7] = [
-        "x-http-method-override",
-        "x-http-method",
-        "x-method-override",
-        "x-original-url",
-        "x-rewrite-url",
-        "x-original-uri",
-        "x-original-host",
-    ];
+    const OVERRIDES: FieldNames = FieldNames::new(&[
+        FieldName::new("x-http-method-override"),
+        FieldName::new("x-http-method"),
+        FieldName::new("x-method-override"),
+        FieldName::new("x-original-url"),
+        FieldName::new("x-rewrite-url"),
+        FieldName::new("x-original-uri"),
+        FieldName::new("x-original-host"),
+    ]);
     if request.method != Method::GET && request.method != Method::HEAD {
         return Some(Unkeyable::Method);
     }
@@ -445,7 +445,7 @@ pub fn unkeyable(request: &RequestHead) -> Option<Unkeyable> {
     if request.authority.is_empty() || !request.target.starts_with('/') {
         return Some(Unkeyable::Target);
     }
-    if OVERRIDES.iter().any(|name| request.fields.contains(name)) {
+    if request.fields.contains_any(&OVERRIDES) {
         return Some(Unkeyable::Override);
     }
     None

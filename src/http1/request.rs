@@ -16,7 +16,7 @@ use crate::message::{
 
 mod target;
 
-use target::RequestTarget;
+use target::{OtherTarget, is_origin_form};
 
 /// Empty lines that may stand before a request (RFC 9112 §2.2 asks for at least one).
 const MAX_LEADING_EMPTY_LINES: usize = 2;
@@ -214,12 +214,13 @@ pub fn check(
     if scanned.end() != target.len() {
         return Err(RequestError::Target);
     }
-    match RequestTarget::new(scanned, target.as_bytes())? {
-        RequestTarget::Absolute { .. } => Err(RequestError::Target),
-        target => {
-            let authority = Authority::parse(authority).ok_or(RequestError::Host)?;
-            target.resolve(method, Some(authority), scheme)
-        }
+    let host = |authority| Authority::parse(authority).ok_or(RequestError::Host);
+    if is_origin_form(target.as_bytes()) {
+        return Ok((host(authority)?, scanned.target(target.as_bytes())));
+    }
+    match OtherTarget::new(target.as_bytes())? {
+        OtherTarget::Absolute { .. } => Err(RequestError::Target),
+        target @ OtherTarget::Asterisk => target.resolve(method, Some(host(authority)?), scheme),
     }
 }
 
@@ -280,14 +281,16 @@ impl Read<'_> {
         let host = match seen.host {
             // RFC 9112 §3.2.
             None if version >= Version::Http11 => return Err(RequestError::HostMissing),
-            None => None,
-            Some(host) => Some(Authority::leading(host.rest, host.value.len()).ok_or(RequestError::Host)?),
+            None => Authority::default(),
+            Some(host) => Authority::leading(host.rest, host.value.len()).ok_or(RequestError::Host)?,
         };
         let method = method(line.method)?;
         let is_get = method == Method::GET;
-        let (authority, target) = match line.target {
-            RequestTarget::Origin(scanned, bytes) => (host.unwrap_or_default(), scanned.target(bytes)),
-            other => other.resolve(&method, host, scheme)?,
+        let (authority, target) = if is_origin_form(line.target) {
+            (host, line.scanned.target(line.target))
+        } else {
+            let host = seen.host.is_some().then_some(host);
+            OtherTarget::new(line.target)?.resolve(&method, host, scheme)?
         };
         Ok(RequestHead {
             upgrade: seen.upgrade == UpgradeOffer::WebSocket
@@ -399,7 +402,9 @@ impl UpgradeOffer {
 struct RequestLine<'a> {
     /// A token that is no method that is refused.
     method: &'a [u8],
-    target: RequestTarget<'a>,
+    target: &'a [u8],
+    /// What was seen of the target.
+    scanned: Scanned,
     version: Version,
 }
 
@@ -443,8 +448,8 @@ fn parse_request_line<'a>(
     }
 
     let rest = &rest[method_end + 1..];
-    let target = Scanned::of(rest);
-    let target_end = target.end();
+    let scanned = Scanned::of(rest);
+    let target_end = scanned.end();
     if target_end > limits.target {
         return Err(RequestError::TargetTooLong);
     }
@@ -454,16 +459,17 @@ fn parse_request_line<'a>(
         Some(b'\r' | b'\n') => return Err(RequestError::RequestLine),
         Some(_) => return Err(RequestError::Target),
     }
-    let (target, rest) = (
-        RequestTarget::new(target, &rest[..target_end])?,
-        &rest[target_end + 1..],
-    );
+    let (target, rest) = (&rest[..target_end], &rest[target_end + 1..]);
+    if !is_origin_form(target) {
+        OtherTarget::new(target)?;
+    }
     let Some((version, version_end)) = version_line(rest)? else {
         return Ok(None);
     };
     let line = RequestLine {
         method,
         target,
+        scanned,
         version,
     };
     Ok(Some((line, buf.len() - rest.len() + version_end)))

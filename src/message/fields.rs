@@ -251,6 +251,13 @@ impl Fields {
         self.get(name).is_some()
     }
 
+    /// Whether there is a line of one of these names.
+    // Mostly there is none, and one comparison says so.
+    #[inline]
+    pub fn contains_any(&self, names: &FieldNames) -> bool {
+        self.bits & names.bits != 0 && names.iter().any(|name| self.contains(name))
+    }
+
     /// Adds a line behind the others.
     ///
     /// # Panics

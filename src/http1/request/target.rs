@@ -3,13 +3,11 @@
 use http::Method;
 
 use super::RequestError;
-use crate::message::{Authority, Scanned, Scheme, Target, split_port};
+use crate::message::{Authority, Scheme, Target, split_port};
 
-/// A request target as its form says (RFC 9112 §3.2).
+/// A request target in another form than `/path?query` (RFC 9112 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RequestTarget<'a> {
-    /// `/path?query`
-    Origin(Scanned, &'a [u8]),
+pub(super) enum OtherTarget<'a> {
     /// `http://authority/path?query`; the path may be missing.
     Absolute {
         scheme: Scheme,
@@ -20,19 +18,15 @@ pub(super) enum RequestTarget<'a> {
     Asterisk,
 }
 
-impl<'a> RequestTarget<'a> {
-    /// `bytes` are what `scanned` was made of, as far as they were looked at.
-    #[inline]
-    pub(super) fn new(scanned: Scanned, bytes: &'a [u8]) -> Result<Self, RequestError> {
-        if bytes.first() == Some(&b'/') {
-            Ok(Self::Origin(scanned, bytes))
-        } else {
-            Self::other(bytes)
-        }
-    }
+/// Whether it is `/path?query`.
+#[inline]
+pub(super) fn is_origin_form(target: &[u8]) -> bool {
+    target.first() == Some(&b'/')
+}
 
+impl<'a> OtherTarget<'a> {
     #[cold]
-    fn other(bytes: &'a [u8]) -> Result<Self, RequestError> {
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, RequestError> {
         if bytes == b"*" {
             return Ok(Self::Asterisk);
         }
@@ -63,6 +57,7 @@ impl<'a> RequestTarget<'a> {
     }
 
     /// The authority and the target in origin form (or `*`), once the host is known.
+    #[cold]
     pub(super) fn resolve(
         self,
         method: &Method,
@@ -70,7 +65,6 @@ impl<'a> RequestTarget<'a> {
         connection: Scheme,
     ) -> Result<(Authority, Target), RequestError> {
         match self {
-            Self::Origin(scanned, bytes) => Ok((host.unwrap_or_default(), scanned.target(bytes))),
             // RFC 9112 §3.2.4.
             Self::Asterisk if method == Method::OPTIONS => Ok((host.unwrap_or_default(), "*".into())),
             Self::Asterisk => Err(RequestError::Target),

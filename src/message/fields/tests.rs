@@ -132,3 +132,19 @@ fn bytes_are_tokens_and_values_as_the_grammar_says() {
     assert!(!is_token(b""));
     assert!(is_field_value(b""));
 }
+
+#[test]
+fn one_of_several_names_is_found_as_each_of_them_is() {
+    const NAMES: FieldNames = FieldNames::new(&[FieldName::new("x-one"), FieldName::new("x-two")]);
+    for (lines, expected) in [
+        (&[][..], false),
+        (&[("Accept", "*/*"), ("X-On", ""), ("X-Twos", "")], false),
+        (&[("X-TWO", "")], true),
+        (&[("Accept", "*/*"), ("x-one", "1")], true),
+    ] {
+        assert_eq!(super::fields(lines).contains_any(&NAMES), expected, "{lines:?}");
+    }
+    let mut fields = super::fields(&[("X-One", "1")]);
+    fields.remove("x-one");
+    assert!(!fields.contains_any(&NAMES));
+}
