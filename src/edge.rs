@@ -111,11 +111,15 @@ enum Step {
 #[async_trait]
 impl ServerApp for FrontDoor {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let counted = (self.connections.guard(), self.proxy.work.connect());
         self.admission.enter().await;
         // A task of its own, so that nothing of how the connection was accepted stands by as long as it lives, and is passed through
         // whenever something comes.
         let (door, shutdown) = (self.clone(), shutdown.clone());
-        tokio::spawn(async move { door.serve(stream, shutdown).await });
+        tokio::spawn(async move {
+            let _counted = counted;
+            door.serve(stream, shutdown).await;
+        });
         None
     }
 }
@@ -131,7 +135,6 @@ impl FrontDoor {
     }
 
     async fn serve(&self, stream: Stream, shutdown: ShutdownWatch) {
-        let _counted = (self.connections.guard(), self.proxy.work.connect());
         if let Some(connection) = Box::pin(self.open(stream)).await {
             match connection.alpn {
                 Alpn::Http1 => self.http1(connection, shutdown).await,

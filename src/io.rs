@@ -259,6 +259,11 @@ impl Outbox {
         self.backlog
     }
 
+    /// Whether nothing waits to be written: neither here, nor in TLS, which takes more than its socket does.
+    pub fn is_flushed(&self) -> bool {
+        self.backlog == 0 && !self.unflushed
+    }
+
     /// Bytes written since the beginning: tells progress.
     pub fn written(&self) -> u64 {
         self.written

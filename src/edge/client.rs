@@ -184,6 +184,11 @@ impl Client {
         either!(self, client => client.backlog(), 0)
     }
 
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        either!(self, client => client.is_flushed(), true)
+    }
+
     /// Bytes that have been written for this exchange, head included: tells progress.
     pub fn written(&self) -> u64 {
         either!(self, client => client.written(), 0)

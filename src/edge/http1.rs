@@ -236,10 +236,10 @@ impl Http1Client {
                     }
                 }
             }
-            let since = match self.outbox.backlog() {
-                0 => times.since,
+            let since = match self.outbox.is_flushed() {
+                true => times.since,
                 // It has to be read first, which may take its time.
-                _ => None,
+                false => None,
             };
             if ready!(self.poll_flush_gathered(cx, alarm)).is_err() {
                 self.abort();
@@ -315,7 +315,7 @@ impl Http1Client {
 
     /// Writes answers that have waited for more, as long as the client keeps reading.
     fn poll_flush_gathered(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<io::Result<()>> {
-        if self.outbox.backlog() == 0 {
+        if self.outbox.is_flushed() {
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(result) = self.outbox.poll_flush(cx, &mut self.io) {
@@ -504,6 +504,10 @@ impl Http1Client {
         self.outbox.backlog()
     }
 
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_flushed()
+    }
+
     pub fn written(&self) -> u64 {
         self.outbox.written() - self.written_before
     }
@@ -522,7 +526,7 @@ impl Http1Client {
             _ if !self.body_read => None,
             _ => {
                 self.exchanges = self.exchanges.saturating_add(1);
-                if self.exchanges == SETTLED && self.outbox.backlog() == 0 {
+                if self.exchanges == SETTLED && self.outbox.is_flushed() {
                     self.io.settle();
                 }
                 Some(After::Reuse)

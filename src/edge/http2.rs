@@ -190,6 +190,11 @@ impl Http2Client {
         self.backlog
     }
 
+    /// The connection writes what a stream has given away.
+    pub fn is_flushed(&self) -> bool {
+        self.backlog == 0
+    }
+
     pub fn written(&self) -> u64 {
         self.written
     }

@@ -86,7 +86,7 @@ impl Proxy {
                 Poll::Ready(Err(_)) => reached = Reached::Failed(Failure::ClientGone),
                 Poll::Pending => exchange.responds(exchange.status, Instant::now()),
             }
-        } else if client.backlog() > 0 {
+        } else if !client.is_flushed() {
             // Answers to requests in front of this one do not wait for whatever this one waits for. What cannot be written now
             // is noticed with the next write.
             let _ = client.poll_flush(cx);

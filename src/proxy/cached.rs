@@ -19,6 +19,7 @@ use crate::cache::{Join, L2, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::{CacheRules, Collapse};
+use crate::in_place::pinned;
 use crate::io::Alarm;
 use crate::key::{CacheKey, KeyOptions, Unkeyable, unkeyable};
 use crate::message::RequestHead;
@@ -140,8 +141,7 @@ impl Proxy {
                     let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(result);
                     let status = hit(&served, tier);
-                    self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
-                        .await?;
+                    pinned(|| self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)).await?;
                     return Ok(Plan::Answered);
                 }
                 Reuse::Stale(why, served) => {
@@ -154,8 +154,7 @@ impl Proxy {
                     let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(CacheResult::ServedStale);
                     let status = hit(&served, why.as_str());
-                    self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
-                        .await?;
+                    pinned(|| self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)).await?;
                     return Ok(Plan::Answered);
                 }
                 Reuse::GatewayTimeout => {
@@ -179,8 +178,13 @@ impl Proxy {
                 return Ok(plan);
             }
             let candidates = candidates(&found);
+            // As it was when the request came; whoever has waited since looks at the clock.
+            let now = match turns {
+                1 => exchange.started,
+                _ => Instant::now(),
+            };
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
-                true => self.cache.flights.join(&destination, exchange.started),
+                true => self.cache.flights.join(&destination, now),
                 false => Join::Alone,
             };
             let l2 = self.worth_a_look(request, rules, &found);
@@ -193,7 +197,7 @@ impl Proxy {
                         brought = self.bring(l2, route, request, &destination, known, until).await;
                     }
                     // What was not stored a short while ago is not in L2 either.
-                    Join::Alone if !self.cache.flights.is_unstored(&destination, exchange.started) => {
+                    Join::Alone if !self.cache.flights.is_unstored(&destination, now) => {
                         asked_l2 = true;
                         brought = self.bring_alone(l2, decided, &destination, found.stored.as_ref()).await;
                     }
@@ -249,7 +253,7 @@ impl Proxy {
                             {
                                 exchange.cache = Some(CacheResult::ServedStale);
                                 let status = hit(&served, StaleReason::IfError.as_str());
-                                self.serve_stored(decided, stored, served, &status, client, exchange, alarm)
+                                pinned(|| self.serve_stored(decided, stored, served, &status, client, exchange, alarm))
                                     .await?;
                                 return Ok(Plan::Answered);
                             }

@@ -18,6 +18,7 @@ use crate::cache::{Began, FetchDuty, Join, Refreshing, Stored};
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
+use crate::in_place::pinned;
 use crate::io::Alarm;
 use crate::key::{CacheKey, unkeyable};
 use crate::message::{Fields, Framing, RequestHead, ResponseHead};
@@ -99,8 +100,7 @@ impl Proxy {
             exchange.cache = Some(CacheResult::ServedStale);
             let status = hit(&served, "stale-if-error");
             let stored = self.in_form(decided, &fetch.destination.key, &stored, exchange).await;
-            self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
-                .await?;
+            pinned(|| self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)).await?;
             return Ok(Plan::Answered);
         }
         let sent = match sent {
@@ -317,8 +317,7 @@ impl Proxy {
             detail: None,
         };
         let stored = self.in_form(decided, &fetch.destination.key, &stored, exchange).await;
-        self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)
-            .await?;
+        pinned(|| self.serve_stored(decided, &stored, served, &status, client, exchange, alarm)).await?;
         Ok(Plan::Answered)
     }
 

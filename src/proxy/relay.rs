@@ -237,7 +237,7 @@ impl Relay {
                     }
                     Poll::Pending => {}
                 }
-                if client.backlog() > 0
+                if !client.is_flushed()
                     && let Poll::Ready(result) = client.poll_flush(cx)
                 {
                     result?;

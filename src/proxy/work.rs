@@ -18,7 +18,7 @@ pub struct Work {
 
 /// One client's connection; dropping it closes it.
 #[derive(Debug)]
-pub struct Connected<'a>(&'a Work);
+pub struct Connected(Arc<Work>);
 
 /// One exchange; dropping it ends it.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ impl Work {
         Begun(self)
     }
 
-    pub fn connect(&self) -> Connected<'_> {
+    pub fn connect(self: &Arc<Self>) -> Connected {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Connected(self)
+        Connected(self.clone())
     }
 
     /// Says of an exchange that has begun that it is a stream.
@@ -96,7 +96,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Drop for Connected<'_> {
+impl Drop for Connected {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::SeqCst);
         self.0.tell();

@@ -240,7 +240,7 @@ impl Http1Origin {
 
     #[expect(clippy::boxed_local, reason = "so that only the connection is moved")]
     pub fn end(self: Box<Self>, since: Instant) {
-        let clean = self.request == Request::Finished && self.outbox.backlog() == 0 && self.inbox.buffer.is_empty();
+        let clean = self.request == Request::Finished && self.outbox.is_flushed() && self.inbox.buffer.is_empty();
         if clean && matches!(self.response, Response::Whole { keep_alive: true }) {
             self.open.server().keep(self.io, since);
         }

@@ -15,6 +15,7 @@ struct Wire(Arc<Mutex<Ends>>);
 struct Ends {
     reads: VecDeque<&'static str>,
     writes: Vec<String>,
+    flushes: usize,
     takes: Takes,
 }
 
@@ -23,6 +24,8 @@ enum Takes {
     #[default]
     Everything,
     Nothing,
+    /// As TLS does while the socket is full.
+    Keeps,
 }
 
 impl AsyncRead for Wire {
@@ -55,7 +58,12 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        let mut ends = self.0.lock().unwrap();
+        ends.flushes += 1;
+        match ends.takes {
+            Takes::Everything => Poll::Ready(Ok(())),
+            Takes::Nothing | Takes::Keeps => Poll::Pending,
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -85,6 +93,10 @@ impl Served {
     }
 
     async fn next(&mut self) -> Next {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let times = HeadTimes {
             idle: Duration::from_secs(75),
             head: Duration::from_secs(10),
@@ -95,7 +107,7 @@ impl Served {
             limits: &Limits::DEFAULT,
             http2: PriorKnowledge::Refused,
         };
-        poll_fn(|cx| self.client.poll_next(cx, expected, times, &mut self.alarm)).await
+        self.client.poll_next(cx, expected, times, &mut self.alarm)
     }
 
     async fn answer(&mut self, head: &RequestHead, length: usize) {
@@ -158,6 +170,24 @@ async fn no_answer_waits_for_the_rest_of_a_request() {
     assert!(served.writes().is_empty(), "its end may be there");
     assert!(matches!(served.answer_all(10).await, Next::TimedOut));
     assert_eq!(served.writes(), [vec!["/1"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_tls_keeps_is_flushed_until_it_has_left() {
+    let mut served = Served::new(["GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HT"]);
+    let Next::Request(head, _) = served.next().await else {
+        panic!("no request")
+    };
+    served.answer(&head, 10).await;
+    served.wire.0.lock().unwrap().takes = Takes::Keeps;
+    for flushes in 1..4 {
+        let waits = poll_fn(|cx| Poll::Ready(served.poll_next(cx).is_pending())).await;
+        assert!(waits);
+        assert_eq!(served.wire.0.lock().unwrap().flushes, flushes);
+    }
+    served.wire.0.lock().unwrap().takes = Takes::Everything;
+    assert!(matches!(served.next().await, Next::TimedOut), "the rest of the request");
+    assert_eq!(served.wire.0.lock().unwrap().flushes, 4);
 }
 
 #[tokio::test(start_paused = true)]
