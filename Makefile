@@ -20,6 +20,8 @@ CLIENT_TOOLS := $(TEST_TOOLS) node:nodejs python3:python3-venv
 BENCH_TOOLS := $(BUILD_TOOLS) nginx:nginx haproxy:haproxy varnishd:varnish wrk:wrk h2load:nghttp2-client openssl:openssl \
 	valgrind:valgrind taskset:util-linux python3:python3
 
+TRAIN_TOOLS := $(BUILD_TOOLS) nginx:nginx wrk:wrk h2load:nghttp2-client openssl:openssl taskset:util-linux python3:python3
+
 # Installs the packages whose commands are missing. Package lists are fetched only when the ones at hand do not do.
 define install_missing
 @command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust, see https://rustup.rs" >&2; exit 1; }; \
@@ -43,11 +45,15 @@ endef
 # With nextest where it is there: a browser then has the machine for itself.
 run_tests = $(if $(shell $(CARGO) nextest --version 2>/dev/null),$(CARGO) nextest run $(LOCKED) -E 'test(/^$(1)/)',$(CARGO) test $(LOCKED) --test forebay $(1))
 
+# What rustc is made with, and where the profile-guided build is put.
+LLVM = $(shell rustc -vV | sed -nE 's/^LLVM version: ([0-9]+).*/\1/p')
+GUIDED := $(or $(CARGO_TARGET_DIR),target)/guided/forebay
+
 # Python's packages, out of the way of the tree.
 VENV := target/clients
 
-.PHONY: help run test check format lint docs test-build test-browser test-clients bench bench-slow bench-compression bench-l2 bench-parts bench-admin \
-	build-tools test-tools browser-tools client-tools bench-tools
+.PHONY: help run test check format lint docs test-build test-browser test-clients release bench bench-slow bench-compression bench-l2 bench-parts bench-admin \
+	build-tools test-tools browser-tools client-tools bench-tools train-tools guide-tools llvm-package
 
 help: ## This list.
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -92,9 +98,12 @@ lint: build-tools
 docs: build-tools
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --document-private-items
 
-bench: bench-tools ## Forebay beside nginx, HAProxy and Varnish: ten minutes, two with QUICK=1; benches/results.md.
-	$(CARGO) build $(LOCKED) --release --bin forebay
-	python3 benches/compare/compare.py $(if $(QUICK),--quick) $(BENCH)
+release: guide-tools ## The binary to install, compiled with what a load tells of the code (profile-guided): ten minutes; target/guided/forebay.
+	benches/guided.sh
+
+bench: bench-tools $(if $(QUICK)$(FOREBAY),,release) ## Forebay (make release) beside nginx, HAProxy, Varnish: ten minutes after its build, two of the plain build with QUICK=1; benches/results.md.
+	$(if $(QUICK),$(CARGO) build $(LOCKED) --release --bin forebay)
+	$(if $(QUICK),,FOREBAY=$(or $(FOREBAY),$(GUIDED))) python3 benches/compare/compare.py $(if $(QUICK),--quick) $(BENCH)
 
 bench-slow: bench-tools ## One slow server of three: least_time beside nginx's least_conn; half a minute.
 	$(CARGO) build $(LOCKED) --release --bin forebay
@@ -126,6 +135,16 @@ browser-tools:
 
 client-tools:
 	$(call install_missing,$(CLIENT_TOOLS))
+
+# rustup's tool where it can be fetched, otherwise LLVM's own of the same version.
+guide-tools: train-tools
+	@benches/guided.sh tool >/dev/null 2>&1 || rustup component add llvm-tools 2>/dev/null || $(MAKE) llvm-package
+
+llvm-package:
+	$(call install_missing,llvm-profdata-$(LLVM):llvm-$(LLVM))
+
+train-tools:
+	$(call install_missing,$(TRAIN_TOOLS))
 
 bench-tools:
 	$(call install_missing,$(BENCH_TOOLS))

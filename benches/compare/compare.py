@@ -4,7 +4,7 @@
 The proxy runs on one core, origin and load on another. Rounds alternate between the proxies, so that what else the
 machine does meets all of them; the figures are medians over the rounds. CPU is user and system time of all processes
 of the proxy. What is printed is also written to benches/results.md. Needs Linux, two cores and the tools that
-`make bench` installs; it builds Forebay first (another binary: FOREBAY=path). The exit status is 1 if anything failed: a
+`make bench` installs, which builds Forebay first (`make release`; another binary: FOREBAY=path). The exit status is 1 if anything failed: a
 wrong answer, an error, a lost event. A target that is missed is said, and no failure: machines differ.
 """
 
