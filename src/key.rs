@@ -340,7 +340,8 @@ pub(crate) fn cookie_values<'a>(request: &'a Fields, name: &'a str) -> impl Iter
     pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
-/// Host and port in normal form, where they are no more than text: see [`Authority::normal`](crate::message::Authority::normal) (RFC 3986 §6.2.2.1, §6.2.3): lower case, without an empty or the scheme's default port.
+/// Host and port in normal form (RFC 3986 §6.2.2.1, §6.2.3): lower case, without an empty or the scheme's default port. For what is no
+/// more than text; requests have [`Authority::normal`](crate::message::Authority::normal).
 pub fn normalise_authority(scheme: Scheme, authority: &str) -> Cow<'_, str> {
     let kept = match split_port(authority) {
         (host, Some(port)) if port.is_empty() || port == scheme.default_port() => host,

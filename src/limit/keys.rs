@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::config::{AddressDetail, LimitKeyPart};
-use crate::key::{cookie_values, normalise_authority};
+use crate::key::cookie_values;
 use crate::message::RequestHead;
 use crate::route::shortest_reading;
 
@@ -65,7 +65,7 @@ impl<'a> Key<'a> {
                 LimitKeyPart::ClientIp => {}
                 LimitKeyPart::Path => text(&shortest_reading(request.path())),
                 LimitKeyPart::Host => {
-                    text(normalise_authority(request.scheme, &request.authority).as_bytes());
+                    text(request.authority.normal(request.scheme).as_bytes());
                 }
                 LimitKeyPart::Route => text(route.as_bytes()),
                 LimitKeyPart::Header(name) => {

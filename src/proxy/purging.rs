@@ -11,7 +11,7 @@ use crate::cache::purge::{How, Pattern, Purge, Purged, What, keys};
 use crate::cache::tags::{TAG_FIELDS, render};
 use crate::config::{ValuePart, ValueTemplate};
 use crate::exchange::Exchange;
-use crate::key::{normalise_authority, normalise_target};
+use crate::key::normalise_target;
 use crate::message::{RequestHead, ResponseHead, Scheme};
 use crate::respond::error::{ProxyError, done};
 use crate::rfc9111::date::Timestamp;
@@ -89,7 +89,7 @@ pub fn asked_for(decided: &Decided<'_>, client: &ClientAddress) -> Result<Purge,
     }
     let uris = [Scheme::Http, Scheme::Https].map(|scheme| ResourceUri {
         scheme,
-        authority: normalise_authority(scheme, &request.authority).into_owned(),
+        authority: request.authority.normal(scheme).into_owned(),
         target: normalise_target(&request.target).into_owned(),
     });
     let what = What::Uris(uris.into());
