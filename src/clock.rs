@@ -4,6 +4,8 @@
 //! move this clock instead of sleeping. Deadlines use tokio's monotonic clock.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +20,41 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 thread_local! {
     /// What both clocks said when the wall clock was last read by this thread; that one as [`WallTime`] has it.
     static LAST: Cell<Option<(tokio::time::Instant, u64)>> = const { Cell::new(None) };
+
+    /// When the work that is polled began, where it has waited for nothing since: see [`begun`].
+    static BEGUN: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
+}
+
+/// Does `work`, which begins at this instant. Until it waits for something for the first time it need not look at the clock to know what
+/// time it is: [`lately`] tells.
+pub async fn begun<T>(at: tokio::time::Instant, mut work: impl Future<Output = T> + Unpin) -> T {
+    let mut at = Some(at);
+    poll_fn(move |cx| {
+        let _begun = Begun::at(at.take());
+        Pin::new(&mut work).poll(cx)
+    })
+    .await
+}
+
+/// Now, or the instant since which the work that is being done has waited for nothing: for deadlines, and for durations that begin with it.
+pub fn lately() -> tokio::time::Instant {
+    BEGUN.get().unwrap_or_else(tokio::time::Instant::now)
+}
+
+/// As long as it lives, [`BEGUN`] is set.
+struct Begun;
+
+impl Begun {
+    fn at(at: Option<tokio::time::Instant>) -> Self {
+        BEGUN.set(at);
+        Self
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        BEGUN.set(None);
+    }
 }
 
 /// Tells the wall-clock time; clones share one offset.
@@ -142,6 +179,11 @@ impl Clock {
         Duration::from_nanos(self.uptime())
     }
 
+    /// [`running`](Self::running), [lately](lately).
+    pub fn running_lately(&self) -> Duration {
+        Duration::from_nanos(self.uptime_at(lately()))
+    }
+
     /// Moves this clock and its clones on.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
@@ -167,6 +209,20 @@ mod tests {
         }
         clock.advance(Duration::from_secs(3600));
         assert!(SystemTime::from(clock.moment().time) + FOLLOWED >= clock.now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_beginning_of_work_is_lately_until_it_waits() {
+        let began = tokio::time::Instant::now();
+        tokio::time::advance(FOLLOWED).await;
+        let now = tokio::time::Instant::now();
+        let work = async || {
+            assert_eq!(lately(), began);
+            tokio::task::yield_now().await;
+            assert_eq!(lately(), now);
+        };
+        begun(began, Box::pin(work())).await;
+        assert_eq!(lately(), now);
     }
 
     #[test]

@@ -40,7 +40,7 @@ use self::http2::Http2Client;
 use self::proxy_protocol::Header;
 use self::socket::Socket;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::config::{self, ListenAddress};
 use crate::exchange::Arrival;
 use crate::http1::Limits;
@@ -92,6 +92,8 @@ struct Row {
     expected: Expected<'static>,
     /// When the requests came that one read has brought.
     moment: Option<Moment>,
+    /// When the last exchange ended, if that was a moment ago.
+    ended: Option<Instant>,
 }
 
 /// What the requests of a connection come to that cannot be answered at once.
@@ -231,6 +233,7 @@ impl FrontDoor {
                 http2: prior_knowledge,
             },
             moment: None,
+            ended: None,
         };
         // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
         let mut stopping = pin!(unconstrained(shut_down(shutdown.clone())));
@@ -251,8 +254,11 @@ impl FrontDoor {
             match step.await {
                 Step::GoesOn(open) => {
                     // Boxed, so that an idle connection does not hold room for an exchange.
-                    pinned(|| self.proxy.go_on(open, &mut client, &mut alarm)).await;
-                    row.moment = None;
+                    let going_on = pinned(|| self.proxy.go_on(open, &mut client, &mut alarm));
+                    row.ended = Some(match row.moment.take() {
+                        Some(came) => clock::begun(came.instant, going_on).await,
+                        None => going_on.await,
+                    });
                 }
                 Step::Ends => {}
                 Step::Closes => break,
@@ -273,7 +279,14 @@ impl FrontDoor {
                 }
             }
             let Client::Http1(http1) = &mut client else { return };
-            if http1.end(&mut alarm).await == After::Close {
+            let after = match http1.end_at_once() {
+                Some(after) => after,
+                None => {
+                    row.ended = None;
+                    http1.end(&mut alarm).await
+                }
+            };
+            if after == After::Close {
                 break;
             }
         }
@@ -291,8 +304,11 @@ impl FrontDoor {
             let times = HeadTimes {
                 idle: KEEP_ALIVE_IDLE,
                 head: HEAD_TIME,
-                // Set where the last one was answered at once.
-                since: row.moment.map(|moment| moment.instant),
+                since: match row.moment {
+                    // The last one was answered at once.
+                    Some(moment) => Some(moment.instant),
+                    None => row.ended.take(),
+                },
             };
             let next = ready!(http1.poll_next(cx, row.expected, times, alarm));
             // Only the first bytes of a connection can be a preface.
@@ -395,7 +411,7 @@ impl FrontDoor {
             streams.spawn(async move {
                 let mut alarm = Alarm::new();
                 match begun {
-                    Ok(open) => proxy.go_on(open, &mut client, &mut alarm).await,
+                    Ok(open) => drop(proxy.go_on(open, &mut client, &mut alarm).await),
                     Err(error) => proxy.refuse(&mut client, arrival, error.into(), &mut alarm).await,
                 }
             });

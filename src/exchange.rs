@@ -201,6 +201,11 @@ impl Exchange {
         self.ended = Some(duration);
     }
 
+    /// Nothing more comes of it, now.
+    pub fn is_over(&mut self, now: Instant) {
+        self.ended = Some(now.saturating_duration_since(self.started));
+    }
+
     fn metrics(&self) -> &RouteMetrics {
         match self.route() {
             Some(route) => &route.metrics,

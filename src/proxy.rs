@@ -209,8 +209,9 @@ impl Proxy {
         })
     }
 
-    /// Answers a request that was not over at once. Afterwards the client's response is finished, or broken off where it could not be.
-    pub async fn go_on(self: &Arc<Self>, mut open: Box<Open>, client: &mut Client, alarm: &mut Alarm) {
+    /// Answers a request that was not over at once. Afterwards the client's response is finished, or broken off where it could not be. Tells
+    /// when that was.
+    pub async fn go_on(self: &Arc<Self>, mut open: Box<Open>, client: &mut Client, alarm: &mut Alarm) -> Instant {
         let _in_flight = self.metrics.in_flight_guard();
         let _open = self.work.begin();
         let Open {
@@ -226,6 +227,9 @@ impl Proxy {
             Err(failure) => Err(failure),
         };
         self.conclude(result, &request.fields, client, exchange, alarm).await;
+        let now = Instant::now();
+        exchange.is_over(now);
+        now
     }
 
     /// Answers something that is no request.

@@ -217,7 +217,7 @@ impl Upstream {
     /// A request is made: it adds to what may be tried again.
     pub fn earn(&self) {
         if let Some(budget) = &self.budget {
-            budget.earn(self.clock.running());
+            budget.earn(self.clock.running_lately());
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Decided, Failure, Plan, Proxy};
 use crate::cache::flight::{Destination, Follower, Landing};
 use crate::cache::memory::Variants;
 use crate::cache::{Join, L2, Stored};
+use crate::clock;
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::{CacheRules, Collapse};
@@ -178,11 +179,7 @@ impl Proxy {
                 return Ok(plan);
             }
             let candidates = candidates(&found);
-            // As it was when the request came; whoever has waited since looks at the clock.
-            let now = match turns {
-                1 => exchange.started,
-                _ => Instant::now(),
-            };
+            let now = clock::lately();
             let join = match turns <= MAX_TURNS && may_collapse(request, reason, rules) {
                 true => self.cache.flights.join(&destination, now),
                 false => Join::Alone,

@@ -15,6 +15,7 @@ use crate::cache::flight::{Destination, Landing};
 use crate::cache::lease;
 use crate::cache::tags::Told;
 use crate::cache::{Began, FetchDuty, Join, Refreshing, Stored};
+use crate::clock;
 use crate::edge::client::Client;
 use crate::exchange::Exchange;
 use crate::generation::CacheRules;
@@ -61,7 +62,7 @@ impl Proxy {
     ) -> Result<Plan<'a>, Failure> {
         exchange.cache = Some(fetch.reason.into());
         let request = decided.request;
-        let requested = Timestamp::from(self.clock.now());
+        let requested = Timestamp::from(self.clock.now_at(clock::lately()));
         let ask = |fields: &mut Fields| {
             ask_for_codings(fields, rules);
             if !fetch.candidates.is_empty() {
@@ -183,7 +184,7 @@ impl Proxy {
     ) -> Result<Plan<'a>, Failure> {
         exchange.cache = Some(Forward::Method.into());
         let request = decided.request;
-        let requested = Timestamp::from(self.clock.now());
+        let requested = Timestamp::from(self.clock.now_at(clock::lately()));
         let ask = |fields: &mut Fields| ask_for_codings(fields, rules);
         let mut response = match self.send(decided, ask, client, exchange, alarm).await? {
             Sent::Response(response) => response,

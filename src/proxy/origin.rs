@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::attempts::{Attempts, NoConnection, discard, pause};
 use super::relay::{Hold, Limits, Relay, RelayError};
 use super::{Decided, Failure, Proxy};
+use crate::clock;
 use crate::edge::client::Client;
 use crate::edge::stalled::WRITE_PROGRESS;
 use crate::exchange::{Exchange, Kind};
@@ -107,7 +108,7 @@ impl Proxy {
             values.find_map(|value| sticky.read(value, now))
         });
         selection.sticky = token.map(|token| token.server);
-        let mut began = Instant::now();
+        let mut began = clock::lately();
         let mut attempts = Attempts::new(upstream, request, selection, began);
         let mut relay = Relay::new(client, limits, upstream.holds(), began);
         relay.begin_with(std::mem::take(&mut exchange.ahead));

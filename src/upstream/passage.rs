@@ -21,7 +21,7 @@ impl Upstream {
     /// The circuit is open.
     pub fn passage(self: &Arc<Self>) -> Result<Passage, Refused> {
         let permit = match &self.breaker {
-            Some(breaker) => Some((breaker.admit(self.clock.running())?, self.clone())),
+            Some(breaker) => Some((breaker.admit(self.clock.running_lately())?, self.clone())),
             None => None,
         };
         Ok(Passage { permit })

@@ -12,6 +12,7 @@ use super::balance::{Look, Tier, Turn};
 use super::discovery::Wanted;
 use super::health::nanos;
 use super::{Selection, Server, ServerId, Tried};
+use crate::clock;
 use crate::config::{Balance, Role};
 
 /// A server and its part in an upstream.
@@ -97,7 +98,7 @@ impl Zone {
     /// A server that can be used, and that `tried` does not name.
     pub fn choose(&self, selection: &Selection, tried: &Tried, turn: Turn) -> Choice<'_> {
         let needs_time = self.balance == Balance::LeastTime || self.slow_until > 0;
-        let now = if needs_time { nanos(Instant::now()) } else { 0 };
+        let now = if needs_time { nanos(clock::lately()) } else { 0 };
         let look = Look {
             selection,
             tried,
