@@ -138,7 +138,7 @@ fn forward(c: &mut Criterion) {
                 route: &route,
                 captures: router.captures(0, head.path()),
                 upstream: &upstream,
-                request_id: "0123456789abcdef0123456789abcdef",
+                request_id: b"0123456789abcdef0123456789abcdef",
                 pseudonym: "forebay-1",
             };
             forward_request(head, &context)

@@ -7,10 +7,10 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Pages that are free go back to the system soon: what a cache has evicted should not count twice. Large ones are given when
-/// [`forebay::heap`] says so.
+/// [`forebay::heap`] says so. A thread keeps at hand what some dozens of exchanges take at once, of which each has one piece of a size.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8] = b"thp:always,dirty_decay_ms:100,muzzy_decay_ms:0\0";
+pub static MALLOC_CONF: &[u8] = b"thp:always,dirty_decay_ms:100,muzzy_decay_ms:0,tcache_nslots_small_min:64\0";
 
 fn main() -> ExitCode {
     forebay::heap::begin();

@@ -84,8 +84,13 @@ pub fn trace_parent(fields: &Fields) -> Option<&[u8]> {
 pub fn new_trace_parent() -> [u8; 55] {
     let mut line = *b"00-00000000000000000000000000000000-0000000000000000-01";
     // Both identifiers are invalid when they are all zeroes (§3.2.2.3, §3.2.2.4).
-    line[3..35].copy_from_slice(&hex(fastrand::u128(1..)));
-    line[36..52].copy_from_slice(&hex(u128::from(fastrand::u64(1..)))[DIGITS / 2..]);
+    line[3..35].copy_from_slice(&hex(fastrand::u128(..).max(1)));
+    let [high, low] = [32, 0].map({
+        let parent = fastrand::u64(..).max(1);
+        move |shift| eight_digits((parent >> shift) as u32)
+    });
+    line[36..44].copy_from_slice(&high);
+    line[44..52].copy_from_slice(&low);
     line
 }
 

@@ -25,6 +25,7 @@ mod selection;
 mod server;
 pub mod sticky;
 pub mod tls;
+pub mod transport;
 mod upkeep;
 mod window;
 mod zone;
@@ -41,6 +42,7 @@ pub use self::origin::{Origin, OriginError};
 pub use self::passage::{NO_SERVER_RETRY_AFTER, Passage};
 pub use self::selection::{Selection, Tried};
 pub use self::server::{Event, OpenExchange, Server, ServerId};
+pub use self::transport::Transport;
 pub use self::zone::{Choice, Member, Zone};
 
 use self::balance::{Turn, Turns};

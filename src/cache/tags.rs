@@ -3,12 +3,20 @@
 use super::label_names;
 use crate::config::{ValuePart, ValueTemplate};
 use crate::key::normalise_target;
-use crate::message::{Fields, RequestHead};
-use crate::rfc9111::labels::{Label, Labels, groups};
+use crate::message::{FieldName, FieldNames, Fields, RequestHead};
+use crate::rfc9111::labels::{GROUPS, Label, Labels, groups};
 use crate::route::Captures;
 
 /// Fields in which origins write tags. Those of others are written with spaces or with commas between them; no tag has either.
 pub const TAG_FIELDS: [&str; 3] = ["cache-tag", "surrogate-key", "xkey"];
+
+/// The fields that say anything of labels.
+static LABELLING: FieldNames = FieldNames::new(&[
+    FieldName::new(TAG_FIELDS[0]),
+    FieldName::new(TAG_FIELDS[1]),
+    FieldName::new(TAG_FIELDS[2]),
+    FieldName::new(GROUPS),
+]);
 
 /// Whether clients see the fields with tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +45,9 @@ pub fn take(
     shown: TagFields,
 ) -> Told {
     let mut told = Told::default();
+    if given.is_empty() && !response.contains_any(&LABELLING) {
+        return told;
+    }
     for name in TAG_FIELDS {
         if !response.contains(name) {
             continue;

@@ -85,7 +85,7 @@ impl Tag {
     }
 }
 
-/// A field name that the program knows, with its tag at hand.
+/// A field name that the program knows, of small letters, digits and dashes, with its tag at hand.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldName {
     text: &'static str,
@@ -93,7 +93,14 @@ pub struct FieldName {
 }
 
 impl FieldName {
+    /// # Panics
+    /// Where there is anything else in it than small letters, digits and dashes; that is, while it is compiled.
     pub const fn new(text: &'static str) -> Self {
+        let mut at = 0;
+        while at < text.len() {
+            assert!(matches!(text.as_bytes()[at], b'a'..=b'z' | b'0'..=b'9' | b'-'));
+            at += 1;
+        }
         Self {
             text,
             tag: Tag::of(text.as_bytes()),
@@ -104,11 +111,11 @@ impl FieldName {
         self.text
     }
 
-    /// Whether this is the name, in whatever case.
-    // So that the tag of a constant becomes part of the comparison.
+    /// Whether this is the name, in whatever case. `name` has no control characters, as nothing has that stands in a head.
+    // So that the tag of a constant becomes part of the comparison, and its text, too.
     #[inline(always)]
     pub(crate) fn is(&self, tag: Tag, name: &[u8]) -> bool {
-        self.tag == tag && is_same_name(name, self.text.as_bytes())
+        self.tag == tag && name.len() == self.text.len() && is_in_other_case(name, self.text.as_bytes())
     }
 }
 
@@ -153,7 +160,12 @@ impl FieldNames {
 
     #[inline]
     pub(crate) fn contains(&self, tag: Tag, name: &[u8]) -> bool {
-        self.may_have(tag) && self.names.iter().any(|field| field.is(tag, name))
+        self.may_have(tag) && self.has_one(tag, name)
+    }
+
+    #[inline(never)]
+    fn has_one(&self, tag: Tag, name: &[u8]) -> bool {
+        self.names.iter().any(|field| field.is(tag, name))
     }
 }
 
@@ -423,6 +435,22 @@ fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     let (others, _) = other.as_chunks();
     let mut pairs = ones.iter().zip(others);
     pairs.all(|(one, other)| are_same_letters(*one, *other)) && are_same_letters(*one_end, *other_end)
+}
+
+/// [`is_same_name`] for a name of the program's own: what differs in that one bit from a small letter is a capital one, and from a digit or
+/// a dash a control character.
+#[inline(always)]
+fn is_in_other_case(name: &[u8], known: &[u8]) -> bool {
+    const CASE: u8 = 0x20;
+    let (names, name_rest) = name.as_chunks::<8>();
+    let (knowns, known_rest) = known.as_chunks::<8>();
+    let mut different = 0;
+    for (name, known) in names.iter().zip(knowns) {
+        different |= u64::from_le_bytes(*name) ^ u64::from_le_bytes(*known);
+    }
+    let rest = name_rest.iter().zip(known_rest);
+    let rest = rest.fold(0, |different, (name, known)| different | (name ^ known));
+    different & !u64::from_ne_bytes([CASE; 8]) == 0 && rest & !CASE == 0
 }
 
 #[inline]

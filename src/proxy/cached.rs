@@ -101,7 +101,7 @@ impl Proxy {
         alarm: &mut Alarm,
     ) -> Result<Plan<'a>, Failure> {
         let request = decided.request;
-        let (key, found) = match lookup {
+        let (mut key, found) = match lookup {
             Lookup::Post => return self.post(decided, rules, client, exchange, alarm).await,
             Lookup::Pass(reason, detail) => return self.pass(decided, reason, detail, client, exchange, alarm).await,
             Lookup::Found(key, found) => (key, found),
@@ -124,11 +124,10 @@ impl Proxy {
                 Some(brought) => self.weigh(found, brought, request, rules),
                 None => found,
             };
-            // Made only where something is fetched: most requests are hits.
-            let destination = |variant| Destination {
-                key: key.clone(),
-                variant,
+            let destination = |key: CacheKey, variant| Destination {
                 epoch: self.cache.epochs.of_key(&key).max(behind),
+                key,
+                variant,
             };
             let reason = match found.decision {
                 Reuse::Fresh(served) => {
@@ -150,7 +149,8 @@ impl Proxy {
                     if why == StaleReason::WhileRevalidate {
                         let known = variant.or_else(|| known_variant(request, &found, rules));
                         let place = self.cache.refreshes.begin();
-                        self.refresh_behind(decided, destination(known), &stored, exchange, place);
+                        let destination = destination(key.clone(), known);
+                        self.refresh_behind(decided, destination, &stored, exchange, place);
                     }
                     let stored = self.in_form(decided, &key, &stored, exchange).await;
                     exchange.cache = Some(CacheResult::ServedStale);
@@ -161,8 +161,9 @@ impl Proxy {
                 Reuse::GatewayTimeout => {
                     if !asked_l2 && let Some(l2) = self.worth_a_look(request, rules, &found) {
                         asked_l2 = true;
-                        let (destination, known) = (destination(None), found.stored.as_ref());
-                        brought = self.bring_alone(l2, decided, &destination, known).await;
+                        let destination = destination(key, None);
+                        brought = self.bring_alone(l2, decided, &destination, found.stored.as_ref()).await;
+                        key = destination.key;
                         continue;
                     }
                     return Err(ProxyError::NotStored.into());
@@ -170,7 +171,7 @@ impl Proxy {
                 Reuse::Validate(reason) | Reuse::Forward(reason) => reason,
             };
             variant = variant.or_else(|| known_variant(request, &found, rules));
-            let destination = destination(variant.clone());
+            let destination = destination(key, variant.clone());
             if let (Forward::Partial, Some(part), false) = (reason, &found.stored, request.fields.contains("range"))
                 && let Some(plan) = self
                     .complete(decided, rules, &destination, part, client, exchange, alarm)
@@ -204,6 +205,7 @@ impl Proxy {
                     if let Join::Lead(duty) = join {
                         duty.land(Landing::LookAgain);
                     }
+                    key = destination.key;
                     continue;
                 }
             }
@@ -221,6 +223,7 @@ impl Proxy {
                             Leased::Fetch(duty) => duty,
                             Leased::Brought(stored) => {
                                 brought = Some(stored);
+                                key = destination.key;
                                 continue;
                             }
                         }
@@ -230,17 +233,19 @@ impl Proxy {
                 Join::Alone => None,
                 Join::Follow(follower) => {
                     match self
-                        .follow(decided, rules, &key, follower, reason, client, exchange)
+                        .follow(decided, rules, &destination.key, follower, reason, client, exchange)
                         .await?
                     {
                         Turn::Read(plan) => return Ok(plan),
                         Turn::Again(values) => {
                             followed = Followed::Somebody;
                             variant = values.or(variant);
+                            key = destination.key;
                             continue;
                         }
                         Turn::Purged(epoch) => {
                             behind = epoch;
+                            key = destination.key;
                             continue;
                         }
                         Turn::Failed => {

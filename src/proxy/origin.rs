@@ -250,7 +250,7 @@ impl Proxy {
             route: decided.route,
             captures: decided.captures,
             upstream: upstream.config(),
-            request_id: exchange.request_id.as_str(),
+            request_id: exchange.request_id.as_bytes(),
             pseudonym: &self.pseudonym,
         };
         let mut forwarded = forward_request(decided.request, &context)?;

@@ -71,6 +71,15 @@ impl<'a> Iterator for Directives<'a> {
 
 /// Where the first member ends: at a comma outside of quotes, or at the end. `None`: a quote stays open.
 fn member_end(bytes: &[u8]) -> Option<usize> {
+    // Mostly there are no quotes.
+    match bytes.iter().position(|byte| matches!(byte, b',' | b'"')) {
+        Some(at) if bytes.get(at) == Some(&b'"') => quoted_member_end(bytes),
+        Some(at) => Some(at),
+        None => Some(bytes.len()),
+    }
+}
+
+fn quoted_member_end(bytes: &[u8]) -> Option<usize> {
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in bytes.iter().enumerate() {
@@ -107,6 +116,36 @@ fn directive(member: &[u8], broken: bool) -> Directive<'_> {
     Directive {
         name: name.trim_ascii(),
         argument,
+    }
+}
+
+/// Length of the longest name that is known: `stale-while-revalidate`.
+const LONGEST: usize = 22;
+
+/// A name in lower case.
+struct Lower {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Lower {
+    /// Nothing, where it is longer than any that is known.
+    fn of(name: &[u8]) -> Self {
+        let mut bytes = [0; LONGEST];
+        match bytes.get_mut(..name.len()) {
+            Some(lower) => {
+                lower.copy_from_slice(name);
+                // All of it, because a fixed length takes no loop.
+                bytes.make_ascii_lowercase();
+                let length = name.len();
+                Self { bytes, length }
+            }
+            None => Self { bytes, length: 0 },
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -174,32 +213,30 @@ impl RequestDirectives {
     }
 
     fn apply(&mut self, directive: &Directive<'_>) {
-        if directive.is("no-store") {
-            self.no_store = true;
-        } else if directive.is("no-cache") {
-            self.no_cache = true;
-        } else if directive.is("only-if-cached") {
-            self.only_if_cached = true;
-        } else if directive.is("no-transform") {
-            self.no_transform = true;
-        } else if directive.is("max-age") {
-            self.max_age = Some(shorter(self.max_age, directive.lifetime()));
-        } else if directive.is("min-fresh") {
-            // The longer is the more restrictive one; nothing is fresh enough for what cannot be read.
-            let asked = directive.seconds().unwrap_or(Seconds::MAX);
-            self.min_fresh = Some(self.min_fresh.map_or(asked, |known| known.max(asked)));
-        } else if directive.is("max-stale") {
-            let asked = match directive.argument {
-                Argument::None => MaxStale::Any,
-                _ => MaxStale::UpTo(directive.lifetime()),
-            };
-            self.max_stale = Some(match (self.max_stale, asked) {
-                (None | Some(MaxStale::Any), asked) => asked,
-                (Some(known), MaxStale::Any) => known,
-                (Some(MaxStale::UpTo(known)), MaxStale::UpTo(asked)) => MaxStale::UpTo(known.min(asked)),
-            });
-        } else if directive.is("stale-if-error") {
-            self.stale_if_error = Some(shorter(self.stale_if_error, directive.lifetime()));
+        match Lower::of(directive.name).as_bytes() {
+            b"no-store" => self.no_store = true,
+            b"no-cache" => self.no_cache = true,
+            b"only-if-cached" => self.only_if_cached = true,
+            b"no-transform" => self.no_transform = true,
+            b"max-age" => self.max_age = Some(shorter(self.max_age, directive.lifetime())),
+            b"min-fresh" => {
+                // The longer is the more restrictive one; nothing is fresh enough for what cannot be read.
+                let asked = directive.seconds().unwrap_or(Seconds::MAX);
+                self.min_fresh = Some(self.min_fresh.map_or(asked, |known| known.max(asked)));
+            }
+            b"max-stale" => {
+                let asked = match directive.argument {
+                    Argument::None => MaxStale::Any,
+                    _ => MaxStale::UpTo(directive.lifetime()),
+                };
+                self.max_stale = Some(match (self.max_stale, asked) {
+                    (None | Some(MaxStale::Any), asked) => asked,
+                    (Some(known), MaxStale::Any) => known,
+                    (Some(MaxStale::UpTo(known)), MaxStale::UpTo(asked)) => MaxStale::UpTo(known.min(asked)),
+                });
+            }
+            b"stale-if-error" => self.stale_if_error = Some(shorter(self.stale_if_error, directive.lifetime())),
+            _ => {}
         }
     }
 }
@@ -315,14 +352,11 @@ impl ResponseDirectives {
             Argument::Value(list) => Some(list),
             Argument::None | Argument::Malformed => None,
         };
-        if directive.is("no-cache") {
-            self.no_cache.add(list);
-        } else if directive.is("private") {
-            self.private.add(list);
-        } else if let Some(slot) = self.lifetime_mut(directive.name) {
-            *slot = Some(shorter(*slot, directive.lifetime()));
-        } else if let Some(flag) = self.flag_mut(directive.name) {
-            *flag = true;
+        match self.told_by(Lower::of(directive.name).as_bytes()) {
+            Some(Told::Scoped(scoped)) => scoped.add(list),
+            Some(Told::Lifetime(lifetime)) => *lifetime = Some(shorter(*lifetime, directive.lifetime())),
+            Some(Told::Flag(flag)) => *flag = true,
+            None => {}
         }
     }
 
@@ -353,59 +387,48 @@ impl ResponseDirectives {
                 Some(BareItem::String(list) | BareItem::Token(list)) => Some(list.as_bytes()),
                 _ => None,
             };
-            if key == "no-cache" {
-                found.no_cache.add(list);
-            } else if key == "private" {
-                found.private.add(list);
-            } else if let Some(slot) = found.lifetime_mut(key.as_bytes()) {
-                match value {
+            // Keys have no upper case (RFC 9651 §3.1.2).
+            match found.told_by(key.as_bytes()) {
+                Some(Told::Scoped(scoped)) => scoped.add(list),
+                Some(Told::Lifetime(lifetime)) => match value {
                     Some(BareItem::Integer(seconds)) => {
-                        *slot = Some(Seconds::new(u64::try_from(*seconds).unwrap_or(0)))
+                        *lifetime = Some(Seconds::new(u64::try_from(*seconds).unwrap_or(0)))
                     }
                     _ => return None,
-                }
-            } else if let Some(flag) = found.flag_mut(key.as_bytes()) {
-                *flag = true;
+                },
+                Some(Told::Flag(flag)) => *flag = true,
+                None => {}
             }
         }
         Some(found)
     }
 
-    fn lifetime_mut(&mut self, name: &[u8]) -> Option<&mut Option<Seconds>> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if is("max-age") {
-            Some(&mut self.max_age)
-        } else if is("s-maxage") {
-            Some(&mut self.s_maxage)
-        } else if is("stale-while-revalidate") {
-            Some(&mut self.stale_while_revalidate)
-        } else if is("stale-if-error") {
-            Some(&mut self.stale_if_error)
-        } else {
-            None
-        }
+    /// What a directive of this name, in lower case, is about. `None`: it is not known.
+    fn told_by(&mut self, name: &[u8]) -> Option<Told<'_>> {
+        Some(match name {
+            b"no-cache" => Told::Scoped(&mut self.no_cache),
+            b"private" => Told::Scoped(&mut self.private),
+            b"max-age" => Told::Lifetime(&mut self.max_age),
+            b"s-maxage" => Told::Lifetime(&mut self.s_maxage),
+            b"stale-while-revalidate" => Told::Lifetime(&mut self.stale_while_revalidate),
+            b"stale-if-error" => Told::Lifetime(&mut self.stale_if_error),
+            b"no-store" => Told::Flag(&mut self.no_store),
+            b"public" => Told::Flag(&mut self.public),
+            b"must-revalidate" => Told::Flag(&mut self.must_revalidate),
+            b"proxy-revalidate" => Told::Flag(&mut self.proxy_revalidate),
+            b"must-understand" => Told::Flag(&mut self.must_understand),
+            b"no-transform" => Told::Flag(&mut self.no_transform),
+            b"immutable" => Told::Flag(&mut self.immutable),
+            _ => return None,
+        })
     }
+}
 
-    fn flag_mut(&mut self, name: &[u8]) -> Option<&mut bool> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if is("no-store") {
-            Some(&mut self.no_store)
-        } else if is("public") {
-            Some(&mut self.public)
-        } else if is("must-revalidate") {
-            Some(&mut self.must_revalidate)
-        } else if is("proxy-revalidate") {
-            Some(&mut self.proxy_revalidate)
-        } else if is("must-understand") {
-            Some(&mut self.must_understand)
-        } else if is("no-transform") {
-            Some(&mut self.no_transform)
-        } else if is("immutable") {
-            Some(&mut self.immutable)
-        } else {
-            None
-        }
-    }
+/// Where what a directive of a response says is kept.
+enum Told<'a> {
+    Scoped(&'a mut Scoped),
+    Lifetime(&'a mut Option<Seconds>),
+    Flag(&'a mut bool),
 }
 
 fn shorter(known: Option<Seconds>, found: Seconds) -> Seconds {

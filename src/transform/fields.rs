@@ -17,7 +17,7 @@ pub struct ForwardContext<'a, 'u> {
     pub route: &'a config::Route,
     pub captures: Captures<'a>,
     pub upstream: &'u config::Upstream,
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// Our name in `Via` (RFC 9110 §7.6.3), the same for all instances that must not call each other.
     pub pseudonym: &'a str,
 }
@@ -55,7 +55,7 @@ pub fn forward_request<'h>(
         "Via",
         [via_version(head.version).as_bytes(), context.pseudonym.as_bytes()],
     );
-    out.push_joined("X-Request-Id", [context.request_id.as_bytes()]);
+    out.push_joined("X-Request-Id", [context.request_id]);
     if rewritten.trace == Trace::New {
         out.push_joined("traceparent", [&new_trace_parent()[..]]);
     }
@@ -73,7 +73,7 @@ pub fn forward_request<'h>(
             host: &host,
             method: head.method.as_str(),
             path: head.path(),
-            request_id: context.request_id.as_bytes(),
+            request_id: context.request_id,
             captures: context.captures,
         };
         edit(&mut out, edits, &values);

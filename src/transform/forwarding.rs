@@ -218,9 +218,7 @@ fn push_forwarded(
     };
     let text = text.map_or(&[][..], AddressText::as_bytes);
     let authority = head.authority.as_bytes();
-    let unquotable = authority
-        .iter()
-        .fold(false, |found, b| found | matches!(b, b'"' | b'\\'));
+    let unquotable = authority.iter().any(|b| matches!(b, b'"' | b'\\'));
     let (host, authority, quote): (&[u8], &[u8], &[u8]) = match authority.is_empty() || unquotable {
         true => (b"", b"", b""),
         false => (b";host=\"", authority, b"\""),

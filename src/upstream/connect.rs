@@ -9,10 +9,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use super::proxy_header;
 use super::tls::{self, UpstreamTlsConnector};
+use super::{Transport, proxy_header};
 use crate::config::{self, ProxyVersion, ServerAddress};
-use crate::io::Duplex;
 use crate::tls::Alpn;
 
 /// Connects to one server, over TLS if the upstream says so.
@@ -63,7 +62,7 @@ impl Connector {
     /// whatever the configuration says.
     ///
     /// `client`: for whom, where the server is told.
-    pub async fn connect(&self, client: Option<IpAddr>) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+    pub async fn connect(&self, client: Option<IpAddr>) -> Result<(Transport, Option<Alpn>), ConnectError> {
         let deadline = Instant::now() + self.timeout;
         // Boxed, because most requests find a connection and should not carry room for making one.
         match tokio::time::timeout_at(deadline, Box::pin(self.establish(client, deadline))).await {
@@ -76,7 +75,7 @@ impl Connector {
         &self,
         client: Option<IpAddr>,
         deadline: Instant,
-    ) -> Result<(Box<dyn Duplex>, Option<Alpn>), ConnectError> {
+    ) -> Result<(Transport, Option<Alpn>), ConnectError> {
         let mut io = self.transport().await?;
         if let Some(version) = self.proxy_protocol {
             // Before TLS: it is for whoever ends the connection.
@@ -88,16 +87,16 @@ impl Connector {
             None => Ok((io, None)),
             Some(tls) => {
                 let (io, alpn) = tls.connect(io, deadline).await?;
-                Ok((Box::new(io), Some(alpn)))
+                Ok((Transport::over(io), Some(alpn)))
             }
         }
     }
 
-    async fn transport(&self) -> Result<Box<dyn Duplex>, ConnectError> {
+    async fn transport(&self) -> Result<Transport, ConnectError> {
         let (host, port) = match &self.address {
             ServerAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                return Ok(Box::new(stream.map_err(refused_or_unreachable)?));
+                return Ok(Transport::over(stream.map_err(refused_or_unreachable)?));
             }
             ServerAddress::Tcp { host, port } => (host, *port),
         };
@@ -109,7 +108,7 @@ impl Connector {
         let stream = connected.map_err(refused_or_unreachable)?;
         // What is written is whole: nothing is won by waiting for more.
         stream.set_nodelay(true).map_err(refused_or_unreachable)?;
-        Ok(Box::new(stream))
+        Ok(Transport::Tcp(stream))
     }
 }
 

@@ -7,11 +7,11 @@ use bytes::{Buf, Bytes};
 use http::Method;
 use tokio::time::Instant;
 
-use super::{OpenExchange, OriginError, Reuse};
+use super::{OpenExchange, OriginError, Reuse, Transport};
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::{HeadScanner, Limits, response};
-use crate::io::{Duplex, Inbox, Outbox};
+use crate::io::{Inbox, Outbox};
 use crate::message::{BodyEvent, Fields, Forwarded, Framing, ResponseHead};
 
 /// What may be read of an origin's response head.
@@ -24,7 +24,7 @@ const LIMITS: Limits = Limits {
 pub struct Http1Origin {
     pub(super) open: OpenExchange,
     pub(super) reuse: Reuse,
-    io: Box<dyn Duplex>,
+    io: Transport,
     inbox: Inbox,
     outbox: Outbox,
     scanner: HeadScanner,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Http1Origin {
 }
 
 impl Http1Origin {
-    pub fn new(io: Box<dyn Duplex>, open: OpenExchange, reuse: Reuse) -> Self {
+    pub fn new(io: Transport, open: OpenExchange, reuse: Reuse) -> Self {
         Self {
             open,
             reuse,
@@ -122,7 +122,7 @@ impl Http1Origin {
 
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), OriginError>> {
         self.outbox
-            .poll_flush(cx, &mut *self.io)
+            .poll_flush(cx, &mut self.io)
             .map_err(|error| match self.response {
                 Response::Head => OriginError::Closed(error),
                 _ => OriginError::Cut(error),
@@ -160,7 +160,7 @@ impl Http1Origin {
                     return Poll::Ready(Ok(head));
                 }
             }
-            let error = match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {
+            let error = match ready!(self.inbox.poll_fill(cx, &mut self.io)) {
                 Ok(0) => io::ErrorKind::UnexpectedEof.into(),
                 Ok(_) => continue,
                 Err(error) => error,
@@ -195,7 +195,7 @@ impl Http1Origin {
                         }
                         Event::NeedMore => {}
                     }
-                    match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {
+                    match ready!(self.inbox.poll_fill(cx, &mut self.io)) {
                         Ok(0) => {
                             if decoder.on_eof().is_err() {
                                 return Poll::Ready(Err(OriginError::Cut(io::ErrorKind::UnexpectedEof.into())));
@@ -224,7 +224,7 @@ impl Http1Origin {
 
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, OriginError>> {
         if self.inbox.buffer.is_empty() {
-            match ready!(self.inbox.poll_fill(cx, &mut *self.io)) {
+            match ready!(self.inbox.poll_fill(cx, &mut self.io)) {
                 Ok(0) => return Poll::Ready(Ok(BodyEvent::End(None))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(OriginError::Cut(error))),
@@ -238,7 +238,6 @@ impl Http1Origin {
         self.response = Response::Tunnel;
     }
 
-    #[expect(clippy::boxed_local, reason = "so that only the connection is moved")]
     pub fn end(self: Box<Self>, since: Instant) {
         let clean = self.request == Request::Finished && self.outbox.is_flushed() && self.inbox.buffer.is_empty();
         if clean && matches!(self.response, Response::Whole { keep_alive: true }) {

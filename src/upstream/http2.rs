@@ -14,9 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::alive::{Heard, until_dead};
-use super::{ConnectError, OpenExchange, OriginError};
+use super::{ConnectError, OpenExchange, OriginError, Transport};
 use crate::http1::content_length;
-use crate::io::Duplex;
 use crate::message::{BodyEvent, Fields, Forwarded, Framing, ResponseHead};
 
 /// Received and not yet consumed bytes that a server may have under way for one stream.
@@ -59,8 +58,8 @@ impl Http2Connections {
     }
 
     /// A stream on a new connection.
-    pub async fn open(&self, io: Box<dyn Duplex>) -> Result<(SendRequest<Bytes>, Stream), ConnectError> {
-        let (io, heard) = Heard::new(io);
+    pub async fn open(&self, io: Transport) -> Result<(SendRequest<Bytes>, Stream), ConnectError> {
+        let (io, heard) = Heard::new(Box::new(io));
         let (requests, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -10,8 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::http2::Stream;
-use super::{ConnectError, Reuse, Server};
-use crate::io::Duplex;
+use super::{ConnectError, Reuse, Server, Transport};
 use crate::tls::Alpn;
 
 /// How many openings a request waits for: each brings room for others, who may have come before. After that it opens its own.
@@ -29,7 +28,7 @@ pub struct Opening {
 
 /// Where a request to a server that may speak HTTP/2 goes.
 pub enum Opened {
-    Http1(Box<dyn Duplex>, Reuse),
+    Http1(Transport, Reuse),
     Http2(SendRequest<Bytes>, Stream),
 }
 

@@ -12,11 +12,10 @@ use tokio::time::Instant;
 
 use super::http1::Http1Origin;
 use super::http2::{Http2Origin, Stream};
-use super::{Event, OpenExchange, Reuse, Server};
+use super::{Event, OpenExchange, Reuse, Server, Transport};
 use crate::http1::body::BodyError;
 use crate::http1::response::ResponseError;
 use crate::in_place::boxed;
-use crate::io::Duplex;
 use crate::message::{BodyEvent, Fields, Forwarded, ResponseHead, Version};
 
 /// Where a request goes and its response comes from.
@@ -64,7 +63,7 @@ macro_rules! either {
 }
 
 impl Origin {
-    pub(super) fn http1(io: Box<dyn Duplex>, open: OpenExchange, reuse: Reuse) -> Self {
+    pub(super) fn http1(io: Transport, open: OpenExchange, reuse: Reuse) -> Self {
         Self::Http1(boxed(|| Http1Origin::new(io, open, reuse)))
     }
 

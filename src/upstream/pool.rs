@@ -1,16 +1,13 @@
 //! Idle connections to one server.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
-use crate::io::Duplex;
+use super::Transport;
 
 /// At most `limit` connections, none idle for longer than `idle`.
 ///
@@ -23,7 +20,7 @@ pub struct Pool {
 }
 
 struct Idle {
-    io: Box<dyn Duplex>,
+    io: Transport,
     since: Instant,
 }
 
@@ -38,17 +35,17 @@ impl Pool {
     }
 
     /// The connection that was used last, of those that are still open and silent.
-    pub fn take(&self, now: Instant) -> Option<Box<dyn Duplex>> {
+    pub fn take(&self, now: Instant) -> Option<Transport> {
         loop {
             let mut idle = self.connections.lock().pop_back()?;
-            if now.saturating_duration_since(idle.since) < self.idle && is_open_and_silent(&mut *idle.io) {
+            if now.saturating_duration_since(idle.since) < self.idle && idle.io.is_open_and_silent() {
                 return Some(idle.io);
             }
         }
     }
 
     /// Keeps a connection that is idle since then. Whether it is still open is seen when it is taken.
-    pub fn put(&self, io: Box<dyn Duplex>, since: Instant) {
+    pub fn put(&self, io: Transport, since: Instant) {
         if self.limit == 0 {
             return;
         }
@@ -91,23 +88,14 @@ impl Pool {
     }
 }
 
-/// A server that sends something on an idle connection closes it, or answers a question that nobody asked: its bytes must never
-/// become another client's response.
-fn is_open_and_silent(io: &mut dyn Duplex) -> bool {
-    let mut byte = [0; 1];
-    let mut buffer = ReadBuf::new(&mut byte);
-    let mut cx = Context::from_waker(Waker::noop());
-    Pin::new(io).poll_read(&mut cx, &mut buffer).is_pending()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
-    fn pair() -> (Box<dyn Duplex>, DuplexStream) {
+    fn pair() -> (Transport, DuplexStream) {
         let (near, far) = duplex(64);
-        (Box::new(near), far)
+        (Transport::over(near), far)
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use super::load::Load;
 use super::opening::Opening;
 use super::pool::Pool;
 use super::tls::UpstreamTlsConnector;
-use super::{ConnectError, Member, Upstream};
+use super::{ConnectError, Member, Transport, Upstream};
 use crate::config::{self, ServerAddress, Unchecked};
 use crate::metrics::{Outcome, ServerMetrics, UpstreamMetrics};
 
@@ -105,7 +105,7 @@ impl Server {
     }
 
     /// Keeps a connection on which a request and its response have come to a clean end, then.
-    pub fn keep(&self, io: Box<dyn crate::io::Duplex>, since: Instant) {
+    pub fn keep(&self, io: Transport, since: Instant) {
         self.idle.put(io, since);
     }
 }

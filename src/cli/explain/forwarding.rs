@@ -69,7 +69,7 @@ pub fn forwarded(
             route: decided.route,
             captures: decided.captures,
             upstream,
-            request_id: request_id.as_str(),
+            request_id: request_id.as_bytes(),
             pseudonym: PSEUDONYM,
         };
         let mut forwarded = forward_request(decided.request, &context)?;

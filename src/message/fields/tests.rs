@@ -148,3 +148,20 @@ fn one_of_several_names_is_found_as_each_of_them_is() {
     fields.remove("x-one");
     assert!(!fields.contains_any(&NAMES));
 }
+
+#[test]
+fn a_known_name_is_known_in_whatever_case_and_no_other_is() {
+    for known in ["te", "x-own2", "keep-alive", "transfer-encoding"] {
+        let name = FieldName::new(known);
+        for at in 0..known.len() {
+            // What stands in a head has no control characters.
+            for byte in (b' '..=255).filter(|byte| *byte != 0x7f) {
+                let mut other = known.to_ascii_uppercase().into_bytes();
+                other[at] = byte;
+                let same = other.eq_ignore_ascii_case(known.as_bytes());
+                assert_eq!(name.is(Tag::of(&other), &other), same, "{}", other.escape_ascii());
+            }
+        }
+        assert!(!name.is(Tag::of(b""), b""));
+    }
+}

@@ -77,7 +77,7 @@ fn forward_to(
         route,
         captures: Captures::NONE,
         upstream,
-        request_id: "r1",
+        request_id: b"r1",
         pseudonym: "forebay-1",
     };
     let forwarded = forward_request(head, &context)?;

@@ -13,10 +13,9 @@ use crate::config::{HealthCheck, HostPolicy, HttpQuestion, Question, ServerAddre
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
 use crate::http1::{HeadScanner, Limits, response};
-use crate::io::Duplex;
 use crate::message::{Fields, Framing};
 use crate::tls::Alpn;
-use crate::upstream::{ConnectError, Server, Upstream};
+use crate::upstream::{ConnectError, Server, Transport, Upstream};
 
 /// Bytes of a body in which the expected text is looked for. What says whether an app is well is short.
 const MAX_BODY: usize = 64 * 1024;
@@ -101,7 +100,7 @@ fn fields() -> Fields {
     fields
 }
 
-async fn over_http1(mut io: Box<dyn Duplex>, question: &HttpQuestion, host: &str) -> Result<(), NotWell> {
+async fn over_http1(mut io: Transport, question: &HttpQuestion, host: &str) -> Result<(), NotWell> {
     let mut request = BytesMut::with_capacity(256);
     let (path, framing) = (&question.path, Framing::None);
     encode::request_head(
@@ -153,7 +152,7 @@ async fn over_http1(mut io: Box<dyn Duplex>, question: &HttpQuestion, host: &str
     wanted.end()
 }
 
-async fn read(io: &mut Box<dyn Duplex>, buffer: &mut BytesMut) -> io::Result<()> {
+async fn read(io: &mut Transport, buffer: &mut BytesMut) -> io::Result<()> {
     buffer.reserve(READ);
     match io.read_buf(&mut buffer.limit(READ)).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -161,7 +160,7 @@ async fn read(io: &mut Box<dyn Duplex>, buffer: &mut BytesMut) -> io::Result<()>
     }
 }
 
-async fn over_http2(io: Box<dyn Duplex>, question: &HttpQuestion, host: &str) -> Result<(), NotWell> {
+async fn over_http2(io: Transport, question: &HttpQuestion, host: &str) -> Result<(), NotWell> {
     let (requests, connection) = h2::client::Builder::new()
         .enable_push(false)
         .max_header_list_size(Limits::DEFAULT.head as u32)
