@@ -179,7 +179,7 @@ impl Clock {
         Duration::from_nanos(self.uptime())
     }
 
-    /// [`running`](Self::running), [lately](lately).
+    /// [`running`](Self::running), but [`lately`].
     pub fn running_lately(&self) -> Duration {
         Duration::from_nanos(self.uptime_at(lately()))
     }
