@@ -10,6 +10,8 @@ mod gathered;
 pub mod http1;
 pub mod http2;
 pub mod proxy_protocol;
+pub mod reactor;
+mod row;
 mod socket;
 pub mod stalled;
 pub mod tls;
@@ -18,7 +20,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,28 +31,25 @@ use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 use tokio::task::JoinSet;
-use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use self::admission::Admission;
 use self::client::Client;
 use self::gathered::Gathered;
-use self::http1::{After, Came, Expected, HeadTimes, Http1Client, Next, PriorKnowledge};
+use self::http1::PriorKnowledge;
 use self::http2::Http2Client;
 use self::proxy_protocol::Header;
+use self::reactor::Reactors;
+use self::row::Row;
 use self::socket::Socket;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
-use crate::clock::{self, Moment};
 use crate::config::{self, ListenAddress};
 use crate::exchange::Arrival;
-use crate::http1::Limits;
-use crate::in_place::pinned;
 use crate::io::Alarm;
 use crate::message::Scheme;
-use crate::metrics::Gauge;
+use crate::metrics::{Gauge, GaugeGuard};
 use crate::proxy::Proxy;
-use crate::proxy::at_once::Open;
-use crate::respond::error::ProxyError;
+use crate::proxy::work::Connected;
 use crate::route;
 use crate::tls::Alpn;
 
@@ -75,7 +74,11 @@ pub struct FrontDoor {
     listener: usize,
     connections: Arc<Gauge>,
     admission: Admission,
+    reactors: Arc<Reactors>,
 }
+
+/// What counts a connection, as long as it lives.
+type Counted = (GaugeGuard, Connected);
 
 /// A connection that HTTP can be spoken on.
 struct Connection {
@@ -86,30 +89,6 @@ struct Connection {
     prior_knowledge: PriorKnowledge,
 }
 
-/// The requests of an HTTP/1 connection.
-struct Row {
-    arrival: Arrival,
-    expected: Expected<'static>,
-    /// When the requests came that one read has brought.
-    moment: Option<Moment>,
-    /// When the last exchange ended, if that was a moment ago.
-    ended: Option<Instant>,
-}
-
-/// What the requests of a connection come to that cannot be answered at once.
-enum Step {
-    /// A request that is not over yet.
-    GoesOn(Box<Open>),
-    /// A request is answered, and not all of it has been read.
-    Ends,
-    /// The connection is over.
-    Closes,
-    /// So are requests on it: this one is none.
-    Refused(ProxyError),
-    /// It goes on in HTTP/2, of which these bytes have been read.
-    Http2(BytesMut),
-}
-
 #[async_trait]
 impl ServerApp for FrontDoor {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
@@ -118,29 +97,30 @@ impl ServerApp for FrontDoor {
         // A task of its own, so that nothing of how the connection was accepted stands by as long as it lives, and is passed through
         // whenever something comes.
         let (door, shutdown) = (self.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            let _counted = counted;
-            door.serve(stream, shutdown).await;
-        });
+        tokio::spawn(door.serve(stream, shutdown, counted));
         None
     }
 }
 
 impl FrontDoor {
-    pub fn new(proxy: Arc<Proxy>, listener: usize, connections: Arc<Gauge>) -> Self {
+    pub fn new(proxy: Arc<Proxy>, listener: usize, connections: Arc<Gauge>, reactors: Arc<Reactors>) -> Self {
         Self {
             proxy,
             listener,
             connections,
             admission: Admission::default(),
+            reactors,
         }
     }
 
-    async fn serve(&self, stream: Stream, shutdown: ShutdownWatch) {
+    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch, counted: Counted) {
         if let Some(connection) = Box::pin(self.open(stream)).await {
             match connection.alpn {
-                Alpn::Http1 => self.http1(connection, shutdown).await,
-                Alpn::Http2 => Box::pin(self.http2(connection, BytesMut::new(), shutdown)).await,
+                Alpn::Http1 => Row::new(self, connection, shutdown, counted).serve(None).await,
+                Alpn::Http2 => {
+                    Box::pin(self.http2(connection, BytesMut::new(), shutdown)).await;
+                    drop(counted);
+                }
             }
         }
     }
@@ -211,130 +191,6 @@ impl FrontDoor {
             Err(error) => {
                 tracing::debug!(?peer, %error, "refused a connection");
                 None
-            }
-        }
-    }
-
-    async fn http1(&self, connection: Connection, shutdown: ShutdownWatch) {
-        let Connection {
-            socket,
-            arrival,
-            scheme,
-            prior_knowledge,
-            ..
-        } = connection;
-        let mut alarm = Alarm::new();
-        let mut client = Client::Http1(Box::new(Http1Client::new(socket, shutdown.clone())));
-        let mut row = Row {
-            arrival,
-            expected: Expected {
-                scheme,
-                limits: &Limits::DEFAULT,
-                http2: prior_knowledge,
-            },
-            moment: None,
-            ended: None,
-        };
-        // One for the whole connection: to begin and end waiting takes a lock, and requests come fast.
-        let mut stopping = pin!(unconstrained(shut_down(shutdown.clone())));
-        let mut waits_for_stop = false;
-        loop {
-            let step = poll_fn(|cx| {
-                if let Poll::Ready(step) = self.poll_row(cx, &mut row, &mut client, &mut alarm) {
-                    return Poll::Ready(step);
-                }
-                // A connection between two requests ends at once, one that has begun to send a request is served. Once the task waits
-                // for the end it is woken then, and does not have to ask each time.
-                if has_unread_bytes(&client) || (waits_for_stop && matches!(shutdown.has_changed(), Ok(false))) {
-                    return Poll::Pending;
-                }
-                waits_for_stop = true;
-                stopping.as_mut().poll(cx).map(|()| Step::Closes)
-            });
-            match step.await {
-                Step::GoesOn(open) => {
-                    // Boxed, so that an idle connection does not hold room for an exchange.
-                    let going_on = pinned(|| self.proxy.go_on(open, &mut client, &mut alarm));
-                    row.ended = Some(match row.moment.take() {
-                        Some(came) => clock::begun(came.instant, going_on).await,
-                        None => going_on.await,
-                    });
-                }
-                Step::Ends => {}
-                Step::Closes => break,
-                Step::Refused(error) => {
-                    Box::pin(self.proxy.refuse(&mut client, arrival, error, &mut alarm)).await;
-                    break;
-                }
-                Step::Http2(read) => {
-                    let Client::Http1(http1) = client else { return };
-                    let connection = Connection {
-                        socket: http1.into_socket(),
-                        arrival,
-                        scheme,
-                        alpn: Alpn::Http2,
-                        prior_knowledge,
-                    };
-                    return Box::pin(self.http2(connection, read, shutdown)).await;
-                }
-            }
-            let Client::Http1(http1) = &mut client else { return };
-            let after = match http1.end_at_once() {
-                Some(after) => after,
-                None => {
-                    row.ended = None;
-                    http1.end(&mut alarm).await
-                }
-            };
-            if after == After::Close {
-                break;
-            }
-        }
-        if let Client::Http1(http1) = client {
-            http1.close(&mut alarm).await;
-        }
-    }
-
-    /// Answers one request after the other, as long as nothing has to be waited for but the next one.
-    fn poll_row(&self, cx: &mut Context<'_>, row: &mut Row, client: &mut Client, alarm: &mut Alarm) -> Poll<Step> {
-        loop {
-            let Client::Http1(http1) = &mut *client else {
-                return Poll::Ready(Step::Closes);
-            };
-            let times = HeadTimes {
-                idle: KEEP_ALIVE_IDLE,
-                head: HEAD_TIME,
-                since: match row.moment {
-                    // The last one was answered at once.
-                    Some(moment) => Some(moment.instant),
-                    None => row.ended.take(),
-                },
-            };
-            let next = ready!(http1.poll_next(cx, row.expected, times, alarm));
-            // Only the first bytes of a connection can be a preface.
-            row.expected.http2 = PriorKnowledge::Refused;
-            let request = match next {
-                Next::Request(request, Came::Before) => request,
-                Next::Request(request, Came::Now) => {
-                    row.moment = None;
-                    request
-                }
-                Next::Closed => return Poll::Ready(Step::Closes),
-                Next::Http2(read) => return Poll::Ready(Step::Http2(read)),
-                Next::Refused(error) => return Poll::Ready(Step::Refused(error.into())),
-                Next::TimedOut => return Poll::Ready(Step::Refused(ProxyError::HeadTimeout)),
-            };
-            let came = *row.moment.get_or_insert_with(|| self.proxy.clock.moment());
-            if let Some(open) = self.proxy.take_up(cx, client, request, row.arrival, came) {
-                return Poll::Ready(Step::GoesOn(open));
-            }
-            let Client::Http1(http1) = &mut *client else {
-                return Poll::Ready(Step::Closes);
-            };
-            match http1.end_at_once() {
-                Some(After::Reuse) => {}
-                Some(After::Close) => return Poll::Ready(Step::Closes),
-                None => return Poll::Ready(Step::Ends),
             }
         }
     }
@@ -419,11 +275,6 @@ impl FrontDoor {
         // The connection is gone or has said goodbye; streams notice that by themselves.
         while streams.join_next().await.is_some() {}
     }
-}
-
-/// Whether something of a next request is there.
-fn has_unread_bytes(client: &Client) -> bool {
-    matches!(client, Client::Http1(http1) if http1.has_unread_bytes())
 }
 
 /// Ready when the process is about to stop.

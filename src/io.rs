@@ -368,6 +368,8 @@ pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
     /// The task that the timer wakes when it fires.
     wakes: Option<Waker>,
+    /// It never rings.
+    silent: bool,
 }
 
 impl Alarm {
@@ -375,9 +377,19 @@ impl Alarm {
         Self::default()
     }
 
+    /// One that never rings, for whoever keeps deadlines in another way.
+    pub fn silent() -> Self {
+        Self {
+            silent: true,
+            ..Self::default()
+        }
+    }
+
     /// Ready when `deadline` has passed; never for `None`.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<Elapsed> {
-        let Some(deadline) = deadline else { return Poll::Pending };
+        let Some(deadline) = deadline.filter(|_| !self.silent) else {
+            return Poll::Pending;
+        };
         if let (Some(sleep), Some(wakes)) = (&self.sleep, &self.wakes)
             && sleep.deadline() <= deadline
             && !sleep.is_elapsed()

@@ -62,6 +62,7 @@ pub struct Metrics {
     gates: Series<GateMetrics>,
     limiter: Mutex<Option<LimiterReader>>,
     connections: Series<Gauge>,
+    steady_connections: Arc<Gauge>,
     in_flight: Gauge,
     reloads: [Counter; Reload::COUNT],
     purges: [Counter; PurgeKind::COUNT],
@@ -96,6 +97,7 @@ impl Metrics {
                 gates: Series::default(),
                 limiter: Mutex::default(),
                 connections: Series::default(),
+                steady_connections: Arc::default(),
                 in_flight: Gauge::default(),
                 reloads: Default::default(),
                 purges: Default::default(),
@@ -151,6 +153,11 @@ impl Metrics {
     /// [`Gauge::guard`].
     pub fn connections(&self, listener: &str) -> Arc<Gauge> {
         self.connections.of(listener)
+    }
+
+    /// Connections whose requests are all answered at once: each holds a guard of this.
+    pub fn steady_connections(&self) -> &Arc<Gauge> {
+        &self.steady_connections
     }
 
     /// Counts a request as being served for as long as the guard lives.

@@ -22,6 +22,7 @@ use crate::admin::warm::sources::keep_warm;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Verify};
 use crate::edge::FrontDoor;
+use crate::edge::reactor::Reactors;
 use crate::generation::Generation;
 use crate::log::ProgramLog;
 use crate::log::access::{AccessLog, Destination};
@@ -51,6 +52,8 @@ pub enum StartError {
     Bind(#[from] BindError),
     #[error("the access log cannot be opened: {0}")]
     AccessLog(std::io::Error),
+    #[error("the threads for client connections cannot be started: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Why a new configuration is not in force.
@@ -103,11 +106,13 @@ impl Server {
         let destination = Destination::open(config.log.access.as_ref()).map_err(StartError::AccessLog)?;
         let access_log = AccessLog::start(destination, metrics.log_dropped()).map_err(StartError::AccessLog)?;
         let generation = Generation::new(config, &metrics, &clock, None).map_err(StartError::Tls)?;
+        let threads = generation.config.server.threads;
+        let reactors = Reactors::start(threads, metrics.steady_connections().clone()).map_err(StartError::Threads)?;
         let proxy = Arc::new(Proxy::new(generation, metrics, Arc::new(access_log), clock));
-        Ok(Self::serve(proxy, bound, program_log))
+        Ok(Self::serve(proxy, bound, Arc::new(reactors), program_log))
     }
 
-    fn serve(proxy: Arc<Proxy>, bound: Bound, program_log: Option<ProgramLog>) -> Self {
+    fn serve(proxy: Arc<Proxy>, bound: Bound, reactors: Arc<Reactors>, program_log: Option<ProgramLog>) -> Self {
         let (shutdown, stopping) = watch::channel(false);
         let (status_shutdown, mut status_stopping) = watch::channel(false);
         let mut admin_stopping = status_stopping.clone();
@@ -118,9 +123,15 @@ impl Server {
             .iter()
             .map(|listener| listener.address.clone())
             .collect();
+        services.spawn(reactors.clone().stop_with(stopping.clone()));
         for (index, listener) in bound.listeners.into_iter().enumerate() {
             let label = proxy.generation().listener_label(index);
-            let door = FrontDoor::new(proxy.clone(), index, proxy.metrics.connections(&label));
+            let door = FrontDoor::new(
+                proxy.clone(),
+                index,
+                proxy.metrics.connections(&label),
+                reactors.clone(),
+            );
             let mut service = Service::new(label.to_string(), door);
             let endpoint = match &listener.address {
                 ListenAddress::Tcp(address) => ListenerConfig::tcp(address.to_string()),

@@ -1,5 +1,5 @@
-//! One policy behind every door: the same requests get the same answers, counters and log entries over HTTP/1.1, pipelined or not, over TLS and
-//! over HTTP/2; and a reader that takes its time holds nothing but a share of what is stored.
+//! One policy behind every door: the same requests get the same answers, counters and log entries over HTTP/1.1, pipelined or not, on a
+//! connection that a reactor has, over TLS and over HTTP/2; and a reader that takes its time holds nothing but a share of what is stored.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,12 +31,24 @@ enum Door {
     /// All requests of a step in one write.
     Pipelined,
     Tls,
+    /// One after the other on a connection that a reactor has got.
+    Steady,
     /// With prior knowledge.
     Http2,
     Http2Tls,
 }
 
-const DOORS: [Door; 5] = [Door::Http1, Door::Pipelined, Door::Tls, Door::Http2, Door::Http2Tls];
+const DOORS: [Door; 6] = [
+    Door::Http1,
+    Door::Pipelined,
+    Door::Tls,
+    Door::Steady,
+    Door::Http2,
+    Door::Http2Tls,
+];
+
+/// Requests for one resource that make a connection steady, even if the first of them is none that is answered at once.
+const STEADYING: usize = 10;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -156,7 +168,7 @@ struct Side {
 impl Side {
     async fn start(door: Door, origin: &Origin, certificate: &Certificate, directory: &std::path::Path) -> Self {
         let listener = match door {
-            Door::Http1 | Door::Pipelined => "address: 127.0.0.1:0".to_owned(),
+            Door::Http1 | Door::Pipelined | Door::Steady => "address: 127.0.0.1:0".to_owned(),
             Door::Http2 => "address: 127.0.0.1:0, http2: true".to_owned(),
             Door::Tls | Door::Http2Tls => {
                 let (cert, key) = certificate.write(directory, "door");
@@ -197,14 +209,33 @@ impl Side {
                 }
             });
             let requests: Vec<_> = requests.collect();
-            for response in self.send(&requests, certificate).await {
+            let steady = self.steady_client(certificate).await;
+            for response in self.send(&requests, steady, certificate).await {
                 answers.push(answer(response));
             }
         }
         answers
     }
 
-    async fn send(&self, requests: &[Sent], certificate: &Certificate) -> Vec<Response> {
+    /// Asks as often as it takes for a connection to be steady: at each door, so that counters stay alike.
+    async fn steady_client(&self, certificate: &Certificate) -> Client {
+        let mut client = match self.door {
+            Door::Http1 | Door::Pipelined | Door::Steady | Door::Http2 => Client::connect(self.inside.address()).await,
+            Door::Tls | Door::Http2Tls => Client::connect_tls(self.inside.address(), "test", certificate).await,
+        };
+        for _ in 0..STEADYING {
+            let response = client
+                .request("GET", "/steady/plain", &[("X-Request-Id", "steady")], b"")
+                .await;
+            assert_eq!(response.status, 200);
+        }
+        if self.door == Door::Steady {
+            self.inside.metric_becomes("forebay_connections_steady", &[], 1.0).await;
+        }
+        client
+    }
+
+    async fn send(&self, requests: &[Sent], mut steady: Client, certificate: &Certificate) -> Vec<Response> {
         let address = self.inside.address();
         let mut responses = Vec::new();
         match self.door {
@@ -216,6 +247,11 @@ impl Side {
                             .request(method, target, fields, b"")
                             .await,
                     );
+                }
+            }
+            Door::Steady => {
+                for Sent { method, target, fields } in requests {
+                    responses.push(steady.request(method, target, fields, b"").await);
                 }
             }
             Door::Pipelined | Door::Tls => {
@@ -374,7 +410,7 @@ fn every_door_leads_to_the_same_answers_counters_and_log_entries() {
         let result = runner.run(&scripts(), |script| {
             let run = runs.replace(runs.get() + 1);
             runtime.block_on(async {
-                let count = script.iter().map(|step| step.requests.len()).sum();
+                let count = script.iter().map(|step| step.requests.len() + STEADYING).sum();
                 // All of them to the end, so that they stay alike whatever is found.
                 let found = join_all(sides.iter().map(async |side| {
                     let answers = side.run(run, &script, &certificate).await;

@@ -24,6 +24,7 @@ mod proxy_protocol;
 mod proxying;
 mod redis_client;
 mod routing;
+mod steady;
 mod streams;
 mod support;
 mod tls;

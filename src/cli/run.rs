@@ -157,7 +157,7 @@ async fn live(config: Config, source: &Source, program_log: ProgramLog, started:
             tracing::error!(%error, "cannot start");
             return match error {
                 StartError::Tls(_) => ExitCode::from(CONFIGURATION),
-                StartError::Bind(_) | StartError::AccessLog(_) => ExitCode::from(UNAVAILABLE),
+                StartError::Bind(_) | StartError::AccessLog(_) | StartError::Threads(_) => ExitCode::from(UNAVAILABLE),
             };
         }
     };

@@ -202,7 +202,7 @@ pub struct FileTracing {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileProcess {
-    /// Worker threads. Default: auto, the number of cores.
+    /// Worker threads, and as many for connections whose requests are all answered at once. Default: auto, the number of cores.
     pub threads: Option<Threads>,
     /// Between SIGTERM and the end of accepting: `/readyz` fails, everything else works. Default: 0s.
     pub shutdown_delay: Option<DurationText>,

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use pingora_core::server::ShutdownWatch;
-use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
 use super::client::ClientError;
@@ -224,10 +223,6 @@ impl Http1Client {
     ) -> Poll<Next> {
         loop {
             if !self.inbox.buffer.is_empty() {
-                if self.until.is_none() {
-                    // Nothing else in a long row of pipelined requests would let other connections have their turn.
-                    ready!(poll_proceed(cx)).made_progress();
-                }
                 match expected.look(&self.inbox.buffer, &mut self.scanner) {
                     Seen::More => {}
                     seen => {
@@ -577,6 +572,29 @@ impl Http1Client {
             io::Result::Ok(())
         };
         let _ = alarm.race(Some(deadline), linger).await;
+    }
+
+    /// Whether nothing is under way but the wait for the next request.
+    pub fn rests(&self) -> bool {
+        self.inbox.buffer.is_empty() && self.outbox.is_flushed()
+    }
+
+    /// [`rests`](Self::rests), and it is known without a look at the socket that nothing more has come.
+    pub fn rests_for_now(&self) -> bool {
+        self.io.is_read() && self.inbox.buffer.capacity() == 0 && self.outbox.is_flushed()
+    }
+
+    /// Whether the client has closed its side, and nothing is left to be told to it.
+    pub fn is_over(&self) -> bool {
+        self.eof && self.outbox.is_flushed()
+    }
+
+    pub fn socket(&self) -> &Socket {
+        &self.io
+    }
+
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.io
     }
 
     /// Whether something of a next request is there.

@@ -211,6 +211,8 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     for (listener, gauge) in metrics.connections.all() {
         connections.gauge(&[&listener], gauge.value());
     }
+    let mut steady = Samples::of(Family::STEADY_CONNECTIONS);
+    steady.gauge(&[], metrics.steady_connections.value());
     let mut in_flight = Samples::of(Family::IN_FLIGHT);
     in_flight.gauge(&[], metrics.in_flight.value());
     let mut reloads = Samples::of(Family::CONFIG_RELOADS);
@@ -235,7 +237,15 @@ fn collect_process(metrics: &Metrics, families: &mut Vec<MetricFamily>) {
     log_dropped.counter(&[], metrics.log_dropped.value());
     let mut build_info = Samples::of(Family::BUILD_INFO);
     build_info.gauge(&[env!("CARGO_PKG_VERSION")], 1);
-    let process = [connections, in_flight, reloads, compressions, log_dropped, build_info];
+    let process = [
+        connections,
+        steady,
+        in_flight,
+        reloads,
+        compressions,
+        log_dropped,
+        build_info,
+    ];
     families.extend(process.map(MetricFamily::from));
 }
 

@@ -102,6 +102,8 @@ families! {
         "Bodies that were compressed, or read for clients that cannot, by what came of it.";
     CONNECTIONS = GAUGE "forebay_connections" ["listener"]
         "Client connections that are open.";
+    STEADY_CONNECTIONS = GAUGE "forebay_connections_steady" []
+        "Client connections whose requests are all answered at once, without a task of their own.";
     IN_FLIGHT = GAUGE "forebay_in_flight" []
         "Requests that are being served.";
     CONFIG_RELOADS = COUNTER "forebay_config_reloads_total" ["result"]

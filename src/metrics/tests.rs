@@ -99,6 +99,7 @@ fn names_kinds_and_labels_are_those_of_the_table() {
         "forebay_concurrency_refused_total counter gate,reason",
         "forebay_config_reloads_total counter result",
         "forebay_connections gauge listener",
+        "forebay_connections_steady gauge ",
         "forebay_dictionary_bytes gauge ",
         "forebay_http_request_duration_seconds histogram route",
         "forebay_http_requests_total counter route,method,status",

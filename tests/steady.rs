@@ -1,0 +1,200 @@
+//! Connections whose requests are all answered at once move to a reactor, and come back with the first that is not: no client notices.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::client::Client;
+use crate::support::inside::Inside;
+use crate::support::origin::{Gate, Origin, Reply};
+use crate::support::proxy::Proxy;
+use crate::support::within;
+
+/// Hits that make a new connection steady, with the miss that may come before them.
+const STEADYING: usize = 9;
+
+const LARGE: usize = 256 * 1024;
+
+async fn origin() -> Origin {
+    Origin::builder()
+        .on("/hit", Reply::fresh(1000, "stored"))
+        .on("/large", Reply::fresh(1000, "x".repeat(LARGE)))
+        .on("/pass", Reply::ok("passed").field("Cache-Control", "no-store"))
+        .start()
+        .await
+}
+
+async fn are_steady(inside: &Inside, count: usize) {
+    inside
+        .metric_becomes("forebay_connections_steady", &[], count as f64)
+        .await;
+}
+
+/// A connection that a reactor has got.
+async fn steady(inside: &Inside) -> Client {
+    let mut client = inside.client().await;
+    for _ in 0..STEADYING {
+        assert_eq!(client.get("/hit").await.text(), "stored");
+    }
+    are_steady(inside, 1).await;
+    client
+}
+
+#[tokio::test]
+async fn a_request_that_has_to_wait_takes_the_connection_back() {
+    let gate = Gate::new();
+    let origin = origin().await;
+    origin.on(
+        "/held",
+        Reply::ok("held").field("Cache-Control", "no-store").hold(&gate),
+    );
+    let inside = Inside::before(&origin, "").await;
+    let mut client = steady(&inside).await;
+    client.send_request("GET", "/held", &[], b"").await;
+    are_steady(&inside, 0).await;
+    // Others are served meanwhile, at once or not.
+    let mut other = steady(&inside).await;
+    assert_eq!(other.get("/pass").await.text(), "passed");
+    gate.release();
+    assert_eq!(client.response().await.text(), "held");
+    assert_eq!(client.request("POST", "/pass", &[], b"a body").await.text(), "passed");
+    are_steady(&inside, 0).await;
+    // It has to be steady for longer now, and can.
+    for _ in 0..2 * STEADYING {
+        assert_eq!(client.get("/hit").await.text(), "stored");
+    }
+    are_steady(&inside, 1).await;
+}
+
+#[tokio::test]
+async fn a_request_that_comes_in_pieces_is_waited_for() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    let mut client = steady(&inside).await;
+    client.send("GET /hit HTTP/1.1\r\nHo").await;
+    are_steady(&inside, 0).await;
+    client.send("st: test\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "stored");
+}
+
+#[tokio::test]
+async fn many_requests_in_one_write_are_answered_in_order() {
+    const MANY: usize = 1000;
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    let mut client = steady(&inside).await;
+    let requests: String = (0..MANY)
+        .map(|number| format!("GET /hit HTTP/1.1\r\nHost: test\r\nX-Request-Id: number-{number}\r\n\r\n"))
+        .collect();
+    client.send(requests).await;
+    for number in 0..MANY {
+        let response = client.response().await;
+        assert_eq!(response.field("x-request-id"), Some(&*format!("number-{number}")));
+        assert_eq!(response.text(), "stored");
+    }
+    assert_eq!(inside.metric("forebay_connections_steady", &[]).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_everything() {
+    const MANY: usize = 60;
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    assert_eq!(inside.get("/large").await.body.len(), LARGE);
+    let mut client = steady(&inside).await;
+    client
+        .send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n".repeat(MANY))
+        .await;
+    // More than the sockets take: a task has to wait for the client.
+    are_steady(&inside, 0).await;
+    for _ in 0..MANY {
+        assert_eq!(client.response().await.body.len(), LARGE);
+    }
+    assert_eq!(client.get("/hit").await.text(), "stored");
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    let mut client = steady(&inside).await;
+    client.send("no request\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 400);
+    client.closed().await;
+    are_steady(&inside, 0).await;
+}
+
+#[tokio::test]
+async fn the_last_request_is_answered_before_the_connection_closes() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    let mut client = steady(&inside).await;
+    let response = client.request("GET", "/hit", &[("Connection", "close")], b"").await;
+    assert_eq!(response.field("connection"), Some("close"));
+    client.closed().await;
+    drop(client);
+
+    let mut client = steady(&inside).await;
+    client.send("GET /hit HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    client.half_close().await;
+    assert_eq!(client.response().await.text(), "stored");
+    client.closed().await;
+    inside.metric_becomes("forebay_connections", &[], 0.0).await;
+    are_steady(&inside, 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_forgotten() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    drop(steady(&inside).await);
+    are_steady(&inside, 0).await;
+    inside.metric_becomes("forebay_connections", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_closed() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    // Its own reads have no deadlines, for which it would be late as well.
+    let mut client = tokio::net::TcpStream::connect(inside.address()).await.unwrap();
+    let mut read = [0; 4096];
+    for _ in 0..STEADYING {
+        client
+            .write_all(b"GET /hit HTTP/1.1\r\nHost: test\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(client.read(&mut read).await.unwrap() > 0);
+    }
+    are_steady(&inside, 1).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(74)).await;
+    tokio::time::resume();
+    client
+        .write_all(b"GET /hit HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(client.read(&mut read).await.unwrap() > 0);
+    assert_eq!(inside.metric("forebay_connections_steady", &[]).await, 1.0);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(76)).await;
+    tokio::time::resume();
+    let end = within("the end of a silent connection", client.read(&mut read)).await;
+    assert_eq!(end.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_process_ends_although_connections_are_steady() {
+    let origin = origin().await;
+    let mut proxy = Proxy::before(&origin, "server: { shutdown_delay: 0s }").await;
+    let mut client = proxy.client().await;
+    for _ in 0..STEADYING {
+        assert_eq!(client.get("/hit").await.text(), "stored");
+    }
+    proxy.metric_becomes("forebay_connections_steady", &[], 1.0).await;
+    proxy.signal(Signal::SIGTERM);
+    client.closed().await;
+    drop(client);
+    assert!(proxy.wait_exit().await.success());
+}
