@@ -45,6 +45,7 @@ use self::socket::Socket;
 use self::tls::{HANDSHAKE_TIMEOUT, Rewound};
 use crate::config::{self, ListenAddress};
 use crate::exchange::Arrival;
+use crate::in_place::pinned;
 use crate::io::Alarm;
 use crate::message::Scheme;
 use crate::metrics::{Gauge, GaugeGuard};
@@ -114,11 +115,11 @@ impl FrontDoor {
     }
 
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch, counted: Counted) {
-        if let Some(connection) = Box::pin(self.open(stream)).await {
+        if let Some(connection) = pinned(|| self.open(stream)).await {
             match connection.alpn {
                 Alpn::Http1 => Row::new(self, connection, shutdown, counted).serve(None).await,
                 Alpn::Http2 => {
-                    Box::pin(self.http2(connection, BytesMut::new(), shutdown)).await;
+                    pinned(|| self.http2(connection, BytesMut::new(), shutdown)).await;
                     drop(counted);
                 }
             }

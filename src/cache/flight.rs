@@ -234,7 +234,7 @@ impl Default for Unstored {
 impl Unstored {
     fn contains(&self, destination: &Destination, now: Instant) -> bool {
         match self.0.get(destination) {
-            Some(since) if now.saturating_duration_since(since) < REMEMBERED => true,
+            Some(since) if now < since + REMEMBERED => true,
             Some(_) => {
                 self.0.remove(destination);
                 false

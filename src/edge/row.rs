@@ -123,7 +123,11 @@ impl Row {
         let mut waits_for_stop = false;
         loop {
             let step = match first.take() {
-                Some(step) => step,
+                Some(step) => {
+                    // Another thread has come so far, a while ago.
+                    self.moment = None;
+                    step
+                }
                 None => {
                     poll_fn(|cx| {
                         if let Poll::Ready(step) = self.poll(cx, &mut alarm) {
@@ -162,7 +166,7 @@ impl Row {
                 Step::Ends => {}
                 Step::Closes => break,
                 Step::Refused(error) => {
-                    Box::pin(door.proxy.refuse(client, *arrival, error, &mut alarm)).await;
+                    pinned(|| door.proxy.refuse(client, *arrival, error, &mut alarm)).await;
                     break;
                 }
                 Step::Http2(read) => {
@@ -185,7 +189,7 @@ impl Row {
                         alpn: Alpn::Http2,
                         prior_knowledge: PriorKnowledge::Refused,
                     };
-                    Box::pin(door.http2(connection, read, shutdown)).await;
+                    pinned(|| door.http2(connection, read, shutdown)).await;
                     return drop(counted);
                 }
                 Step::Unfinished => {

@@ -277,8 +277,8 @@ impl Fields {
     /// checks them first.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
-        self.arena.reserve(name.len() + value.len() + 4);
-        self.push_written(name, |out| out.extend_from_slice(value));
+        debug_assert!(is_field_value(value), "not a field value");
+        self.push_pieces(name, [value]);
     }
 
     /// Adds a line whose value `write` appends to what is there.
@@ -307,6 +307,11 @@ impl Fields {
     // The names are literals: what they come to is part of the program then.
     #[inline(always)]
     pub(crate) fn push_joined<const N: usize>(&mut self, name: &'static str, pieces: [&[u8]; N]) {
+        self.push_pieces(name, pieces);
+    }
+
+    #[inline(always)]
+    fn push_pieces<const N: usize>(&mut self, name: &str, pieces: [&[u8]; N]) {
         debug_assert!(is_token(name.as_bytes()), "not a field name: {name:?}");
         let length = pieces.iter().fold(0, |length, piece| length + piece.len());
         self.arena.reserve(name.len() + ": ".len() + length + "\r\n".len());
@@ -357,7 +362,8 @@ impl Fields {
     /// Removes the lines of all these names.
     pub fn remove_all(&mut self, names: &FieldNames) {
         // Mostly there is none: nothing is moved then.
-        if !self.lines.iter().any(|line| names.contains(line.tag, self.name(line))) {
+        let is_one = |line: &Line| names.may_have(line.tag) && names.contains(line.tag, self.name(line));
+        if !self.lines.iter().any(is_one) {
             return;
         }
         let arena = &self.arena;
@@ -380,7 +386,7 @@ impl Fields {
     pub fn write_http1(&self, without: &FieldNames, mut write: impl FnMut(&[u8])) {
         let (mut run, mut run_end) = (0, 0);
         for line in &self.lines {
-            if without.contains(line.tag, self.name(line)) {
+            if without.may_have(line.tag) && without.contains(line.tag, self.name(line)) {
                 continue;
             }
             if !line.as_sent {

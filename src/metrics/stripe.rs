@@ -46,6 +46,16 @@ pub(super) fn add(counter: &AtomicU64, count: u64) {
     }
 }
 
+/// The same for what goes down again.
+#[inline]
+fn step(gauge: &AtomicI64, by: i64) {
+    if own() < OWNED {
+        gauge.store(gauge.load(Relaxed).wrapping_add(by), Relaxed);
+    } else {
+        gauge.fetch_add(by, Relaxed);
+    }
+}
+
 /// Two lines: processors fetch them in pairs.
 #[repr(align(128))]
 #[derive(Debug, Default)]
@@ -126,14 +136,14 @@ pub struct GaugeGuard<G: Deref<Target = Gauge> = Arc<Gauge>>(G);
 
 impl<G: Deref<Target = Gauge>> GaugeGuard<G> {
     fn new(gauge: G) -> Self {
-        gauge.0.own().fetch_add(1, Relaxed);
+        step(gauge.0.own(), 1);
         Self(gauge)
     }
 }
 
 impl<G: Deref<Target = Gauge>> Drop for GaugeGuard<G> {
     fn drop(&mut self) {
-        self.0.0.own().fetch_sub(1, Relaxed);
+        step(self.0.0.own(), -1);
     }
 }
 

@@ -219,7 +219,7 @@ impl Proxy {
                             known: found.stored.as_ref(),
                         };
                         // Boxed, so that requests that never come here hold no room for it.
-                        match Box::pin(self.lease(l2, wanted, duty, until, client)).await? {
+                        match pinned(|| self.lease(l2, wanted, duty, until, client)).await? {
                             Leased::Fetch(duty) => duty,
                             Leased::Brought(stored) => {
                                 brought = Some(stored);

@@ -72,7 +72,7 @@ impl Proxy {
             }
         };
         // The dictionary that the client has is looked for while the origin is asked.
-        let looking = self.look_ahead(decided, &fetch.destination.key).map(tokio::spawn);
+        let looking = self.look_ahead(decided, &fetch.destination.key);
         let sent = self.send(decided, ask, client, exchange, alarm).await;
         let received = match &sent {
             Ok(Sent::Response(response)) => self.clock.now_at(response.relay.heard()),
@@ -123,7 +123,7 @@ impl Proxy {
         };
         let told = rules.take_labels(decided, &mut response.head.fields);
         if response.head.status == 304 && !fetch.candidates.is_empty() {
-            return Box::pin(self.confirmed(decided, rules, fetch, told, *response, times, client, exchange, alarm))
+            return pinned(|| self.confirmed(decided, rules, fetch, told, response, times, client, exchange, alarm))
                 .await;
         }
         if request.method == http::Method::HEAD {
@@ -233,7 +233,7 @@ impl Proxy {
         rules: &CacheRules,
         mut fetch: Fetch,
         told: Told,
-        response: Response,
+        response: Box<Response>,
         times: Times,
         client: &mut Client,
         exchange: &mut Exchange,
@@ -241,7 +241,7 @@ impl Proxy {
     ) -> Result<Plan<'a>, Failure> {
         let Response {
             origin, relay, head, ..
-        } = response;
+        } = *response;
         origin.record(Event::Ended(Outcome::Ok));
         origin.end(relay.heard());
         let key = &fetch.destination.key;
@@ -379,6 +379,8 @@ impl Proxy {
     }
 
     /// Has a response validated while it is served: a stale one (RFC 5861 §3), or one that soon will be.
+    // The task is made on the stack, of which whoever calls this should not take so much.
+    #[inline(never)]
     pub(super) fn refresh_behind(
         self: &Arc<Self>,
         decided: &Decided<'_>,

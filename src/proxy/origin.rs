@@ -13,7 +13,7 @@ use crate::clock;
 use crate::edge::client::Client;
 use crate::edge::stalled::WRITE_PROGRESS;
 use crate::exchange::{Exchange, Kind};
-use crate::in_place::boxed;
+use crate::in_place::{boxed, pinned};
 use crate::io::Alarm;
 use crate::limit::concurrency::Permits;
 use crate::limit::rate::{Admitted, Stage};
@@ -71,7 +71,7 @@ impl Proxy {
             && let Admitted::Ask = self.admit(decided, Stage::Forward, exchange)?
         {
             // Boxed, like other things that most requests do not wait for.
-            Box::pin(self.ask(decided, Stage::Forward, client, exchange, alarm)).await?;
+            pinned(|| self.ask(decided, Stage::Forward, client, exchange, alarm)).await?;
         }
         let Some(upstream) = decided.generation.upstreams.get(route.upstream) else {
             return Err(ProxyError::NoServer.into());
@@ -98,7 +98,7 @@ impl Proxy {
             Err(Refused { retry_after }) => return Err(ProxyError::CircuitOpen { retry_after }.into()),
         };
         let mut permits = match decided.generation.gates.any {
-            true => Box::pin(self.enter(decided, client, exchange)).await?,
+            true => pinned(|| self.enter(decided, client, exchange)).await?,
             false => Permits::default(),
         };
         let mut selection = Selection::of(&upstream.config().balance, request, exchange.client.ip);
@@ -123,7 +123,7 @@ impl Proxy {
                         AtOnce::Connected(_) | AtOnce::Nothing => None,
                     };
                     // Boxed, because most requests find a connection and should not carry room for making one.
-                    let connected = Box::pin(attempts.connect(client, open)).await;
+                    let connected = pinned(|| attempts.connect(client, open)).await;
                     began = Instant::now();
                     is_new = false;
                     connected

@@ -51,7 +51,7 @@ impl Load {
 
     /// A response's head came after this long: a peak counts at once, what is better only by and by (peak EWMA).
     pub fn answered(&self, latency: Duration, now: Instant) {
-        self.sample(latency.as_secs_f64() * 1e9, nanos(now));
+        self.sample(latency.as_nanos() as f64, nanos(now));
     }
 
     /// An attempt came to nothing.

@@ -38,7 +38,8 @@ impl Pool {
     pub fn take(&self, now: Instant) -> Option<Transport> {
         loop {
             let mut idle = self.connections.lock().pop_back()?;
-            if now.saturating_duration_since(idle.since) < self.idle && idle.io.is_open_and_silent() {
+            let is_young = idle.since.checked_add(self.idle).is_none_or(|end| now < end);
+            if is_young && idle.io.is_open_and_silent() {
                 return Some(idle.io);
             }
         }

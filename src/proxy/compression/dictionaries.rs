@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::making::Wanted;
@@ -101,18 +102,20 @@ impl Proxy {
         may_be_used.then_some(dictionary)
     }
 
-    /// Looks for the dictionary that [`Self::live_dictionary`] will want, unless it is here. `None`: there is nothing to wait for.
-    pub(in crate::proxy) fn look_ahead(
-        &self,
-        decided: &Decided<'_>,
-        key: &CacheKey,
-    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+    /// Has the dictionary looked for that [`Self::live_dictionary`] will want, unless it is here. `None`: there is nothing to wait for.
+    pub(in crate::proxy) fn look_ahead(&self, decided: &Decided<'_>, key: &CacheKey) -> Option<JoinHandle<()>> {
         let rules = decided.route.compression.as_deref()?;
         let digest = wanted_live(rules, decided)?;
         match self.dictionary(key, &digest) {
             Some(_) => None,
-            None => self.look_for_dictionary(key, digest),
+            None => self.have_dictionary_looked_for(key, digest),
         }
+    }
+
+    // The task is made on the stack, of which whoever calls this should not take so much.
+    #[inline(never)]
+    fn have_dictionary_looked_for(&self, key: &CacheKey, digest: Digest) -> Option<JoinHandle<()>> {
+        self.look_for_dictionary(key, digest).map(tokio::spawn)
     }
 
     /// Looks in L2 for a dictionary, and keeps it here. `None`: L2 has just been asked for it, or cannot be. Takes no longer than Redis may
