@@ -4,7 +4,7 @@
 //! refuses what two parsers could read differently, and hands everything else to [`Proxy::take_up`] and [`Proxy::go_on`], for
 //! HTTP/1.1 and HTTP/2 alike.
 
-mod admission;
+pub mod admission;
 pub mod client;
 mod gathered;
 pub mod http1;
@@ -33,7 +33,6 @@ use pingora_core::server::ShutdownWatch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::admission::Admission;
 use self::client::Client;
 use self::gathered::Gathered;
 use self::http1::PriorKnowledge;
@@ -74,7 +73,6 @@ pub struct FrontDoor {
     /// Index into the configuration's listeners.
     listener: usize,
     connections: Arc<Gauge>,
-    admission: Admission,
     reactors: Arc<Reactors>,
 }
 
@@ -94,7 +92,6 @@ struct Connection {
 impl ServerApp for FrontDoor {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let counted = (self.connections.guard(), self.proxy.work.connect());
-        self.admission.enter().await;
         // A task of its own, so that nothing of how the connection was accepted stands by as long as it lives, and is passed through
         // whenever something comes.
         let (door, shutdown) = (self.clone(), shutdown.clone());
@@ -109,7 +106,6 @@ impl FrontDoor {
             proxy,
             listener,
             connections,
-            admission: Admission::default(),
             reactors,
         }
     }

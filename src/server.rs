@@ -22,6 +22,7 @@ use crate::admin::warm::sources::keep_warm;
 use crate::clock::Clock;
 use crate::config::{Config, ListenAddress, Verify};
 use crate::edge::FrontDoor;
+use crate::edge::admission::Admission;
 use crate::edge::reactor::Reactors;
 use crate::generation::Generation;
 use crate::log::ProgramLog;
@@ -133,6 +134,7 @@ impl Server {
                 reactors.clone(),
             );
             let mut service = Service::new(label.to_string(), door);
+            service.set_connection_filter(Arc::new(Admission::default()));
             let endpoint = match &listener.address {
                 ListenAddress::Tcp(address) => ListenerConfig::tcp(address.to_string()),
                 ListenAddress::Unix(path) => ListenerConfig::uds(path.display().to_string()),

@@ -4,9 +4,12 @@
 //! first byte before everybody has been accepted, parsed and connected. Letting them in a few at a time, each time the runtime has looked at
 //! its sockets, serves them in the order in which they came; the last of them waits no longer than before.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
+use pingora_core::listeners::ConnectionFilter;
 use tokio::sync::Semaphore;
 
 /// Connections let in at once. Each takes the runtime a handful of steps up to its request's way to the origin, and it looks at its
@@ -29,6 +32,15 @@ impl Default for Admission {
             free: Semaphore::new(BATCH),
             turning: AtomicBool::new(false),
         }))
+    }
+}
+
+#[async_trait]
+impl ConnectionFilter for Admission {
+    /// Lets every connection in, when it is its turn. The next one is accepted behind it and waits in the listener's queue until then.
+    async fn should_accept(&self, _: Option<&SocketAddr>) -> bool {
+        self.enter().await;
+        true
     }
 }
 
