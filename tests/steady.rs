@@ -11,8 +11,8 @@ use crate::support::origin::{Gate, Origin, Reply};
 use crate::support::proxy::Proxy;
 use crate::support::within;
 
-/// Hits that make a new connection steady, with the miss that may come before them.
-const STEADYING: usize = 9;
+/// More hits than it takes to make a connection steady again that has come back once.
+const MANY_HITS: usize = 40;
 
 const LARGE: usize = 256 * 1024;
 
@@ -34,10 +34,12 @@ async fn are_steady(inside: &Inside, count: usize) {
 /// A connection that a reactor has got.
 async fn steady(inside: &Inside) -> Client {
     let mut client = inside.client().await;
-    for _ in 0..STEADYING {
-        assert_eq!(client.get("/hit").await.text(), "stored");
-    }
-    are_steady(inside, 1).await;
+    within("a steady connection", async {
+        while inside.metric("forebay_connections_steady", &[]).await != 1.0 {
+            assert_eq!(client.get("/hit").await.text(), "stored");
+        }
+    })
+    .await;
     client
 }
 
@@ -61,7 +63,7 @@ async fn a_request_that_has_to_wait_takes_the_connection_back() {
     assert_eq!(client.request("POST", "/pass", &[], b"a body").await.text(), "passed");
     are_steady(&inside, 0).await;
     // It has to be steady for longer now, and can.
-    for _ in 0..2 * STEADYING {
+    for _ in 0..MANY_HITS {
         assert_eq!(client.get("/hit").await.text(), "stored");
     }
     are_steady(&inside, 1).await;
@@ -134,6 +136,7 @@ async fn the_last_request_is_answered_before_the_connection_closes() {
     assert_eq!(response.field("connection"), Some("close"));
     client.closed().await;
     drop(client);
+    are_steady(&inside, 0).await;
 
     let mut client = steady(&inside).await;
     client.send("GET /hit HTTP/1.1\r\nHost: test\r\n\r\n").await;
@@ -160,14 +163,16 @@ async fn a_silent_connection_is_closed() {
     // Its own reads have no deadlines, for which it would be late as well.
     let mut client = tokio::net::TcpStream::connect(inside.address()).await.unwrap();
     let mut read = [0; 4096];
-    for _ in 0..STEADYING {
-        client
-            .write_all(b"GET /hit HTTP/1.1\r\nHost: test\r\n\r\n")
-            .await
-            .unwrap();
-        assert!(client.read(&mut read).await.unwrap() > 0);
-    }
-    are_steady(&inside, 1).await;
+    within("a steady connection", async {
+        while inside.metric("forebay_connections_steady", &[]).await != 1.0 {
+            client
+                .write_all(b"GET /hit HTTP/1.1\r\nHost: test\r\n\r\n")
+                .await
+                .unwrap();
+            assert!(client.read(&mut read).await.unwrap() > 0);
+        }
+    })
+    .await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(74)).await;
     tokio::time::resume();
@@ -189,10 +194,12 @@ async fn the_process_ends_although_connections_are_steady() {
     let origin = origin().await;
     let mut proxy = Proxy::before(&origin, "server: { shutdown_delay: 0s }").await;
     let mut client = proxy.client().await;
-    for _ in 0..STEADYING {
-        assert_eq!(client.get("/hit").await.text(), "stored");
-    }
-    proxy.metric_becomes("forebay_connections_steady", &[], 1.0).await;
+    within("a steady connection", async {
+        while proxy.metric("forebay_connections_steady", &[]).await != 1.0 {
+            assert_eq!(client.get("/hit").await.text(), "stored");
+        }
+    })
+    .await;
     proxy.signal(Signal::SIGTERM);
     client.closed().await;
     drop(client);
