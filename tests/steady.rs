@@ -1,9 +1,15 @@
 //! Connections whose requests are all answered at once move to a reactor, and come back with the first that is not: no client notices.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 use crate::support::client::Client;
 use crate::support::inside::Inside;
@@ -96,6 +102,88 @@ async fn many_requests_in_one_write_are_answered_in_order() {
         assert_eq!(response.text(), "stored");
     }
     assert_eq!(inside.metric("forebay_connections_steady", &[]).await, 1.0);
+}
+
+/// A client that asks without end, so that there is always more to be answered than fits into a turn.
+struct Insatiable {
+    answered: watch::Receiver<usize>,
+    /// How many requests it keeps under way; 0: it has had enough.
+    appetite: Arc<AtomicUsize>,
+    asks: JoinHandle<()>,
+}
+
+impl Insatiable {
+    /// Many turns, and few enough that all of them and their answers fit into the sockets.
+    const HUGE: usize = 1500;
+
+    /// It asks for one thing after the other at first.
+    fn start(address: SocketAddr) -> Self {
+        let (counted, answered) = watch::channel(0);
+        let appetite = Arc::new(AtomicUsize::new(1));
+        let wanted = appetite.clone();
+        let asks = std::thread::spawn(move || {
+            const END: &[u8] = b"\r\n\r\nstored";
+            let mut socket = TcpStream::connect(address).unwrap();
+            let mut asked = 0;
+            let mut read = vec![0; 1 << 20];
+            let mut kept = 0;
+            loop {
+                let under_way = wanted.load(Ordering::Relaxed);
+                if under_way == 0 {
+                    return;
+                }
+                let more = (*counted.borrow() + under_way).saturating_sub(asked);
+                let requests = "GET /hit HTTP/1.1\r\nHost: test\r\n\r\n".repeat(more);
+                socket.write_all(requests.as_bytes()).unwrap();
+                asked += more;
+                let end = kept + socket.read(&mut read[kept..]).unwrap();
+                let ends = memchr::memmem::find_iter(&read[..end], END);
+                let (mut count, mut from) = (0, 0);
+                for at in ends {
+                    (count, from) = (count + 1, at + END.len());
+                }
+                counted.send_modify(|answered| *answered += count);
+                read.copy_within(from..end, 0);
+                kept = end - from;
+            }
+        });
+        Self {
+            answered,
+            appetite,
+            asks,
+        }
+    }
+
+    fn answered(&self) -> usize {
+        *self.answered.borrow()
+    }
+
+    fn stop(self) {
+        self.appetite.store(0, Ordering::Relaxed);
+        self.asks.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_stop_asking_leaves_others_their_turns() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "server: { threads: 1 }").await;
+    let mut client = steady(&inside).await;
+    let mut other = Insatiable::start(inside.address());
+    are_steady(&inside, 2).await;
+    other.appetite.store(Insatiable::HUGE, Ordering::Relaxed);
+    let many = other.answered.wait_for(|answered| *answered >= 20_000);
+    assert!(within("thousands of answers", many).await.is_ok());
+    let mut between = Vec::new();
+    for _ in 0..20 {
+        let before = other.answered();
+        assert_eq!(client.get("/hit").await.text(), "stored");
+        between.push(other.answered() - before);
+    }
+    other.stop();
+    // A turn or two. What else is counted comes of how the clients were scheduled.
+    let least = between.iter().min().copied();
+    assert!(least.is_some_and(|least| least <= 300), "{between:?}");
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ impl Reactors {
             let work = Rounds {
                 inbox: inbox.clone(),
                 rows: Slab::new(),
-                unfinished: Vec::new(),
+                due: Vec::new(),
                 swept: Instant::now(),
                 next_swept: 0,
                 runtime: Handle::current(),
@@ -149,12 +149,19 @@ impl Reactors {
     }
 }
 
+/// A connection that a reactor has.
+struct Held {
+    row: Row,
+    /// It is among those that have a turn to come: something has come on it, or more than fits into one turn.
+    due: bool,
+}
+
 /// The work of a reactor.
 struct Rounds {
     inbox: Arc<Inbox>,
-    rows: Slab<Row>,
-    /// Connections that have had their turn, and more to do than fits into one.
-    unfinished: Vec<usize>,
+    rows: Slab<Held>,
+    /// Connections that have a turn to come, each of them once.
+    due: Vec<usize>,
     /// When silent connections were last looked for, and where that goes on.
     swept: Instant,
     next_swept: usize,
@@ -166,7 +173,8 @@ impl Rounds {
         let runtime = self.runtime.clone();
         let _entered = runtime.enter();
         let mut events = Events::with_capacity(EVENTS);
-        let mut rounds = 0;
+        let mut turns = Vec::new();
+        let mut rounds = 0_u32;
         loop {
             match poll.poll(&mut events, self.patience()) {
                 Ok(()) => {}
@@ -176,22 +184,23 @@ impl Rounds {
                     self.inbox.mail.lock().stopped = true;
                 }
             }
-            for key in std::mem::take(&mut self.unfinished) {
-                self.turn(key, poll.registry());
-            }
             for event in &events {
                 let Token(key) = event.token();
                 let what = match event.is_read_closed() || event.is_error() {
                     true => Coming::End,
                     false => Coming::Bytes,
                 };
-                if let Some(row) = self.rows.get_mut(key) {
-                    row.comes(what);
-                    self.turn(key, poll.registry());
+                if let Some(held) = self.rows.get_mut(key) {
+                    held.row.comes(what);
+                    self.calls(key);
                 }
             }
-            rounds += 1;
-            if events.is_empty() || rounds % ROUNDS == 0 {
+            std::mem::swap(&mut turns, &mut self.due);
+            for key in turns.drain(..) {
+                self.turn(key, poll.registry());
+            }
+            rounds = rounds.wrapping_add(1);
+            if events.is_empty() || rounds.is_multiple_of(ROUNDS) {
                 self.sweep(poll.registry());
             }
             // Behind the events, none of which can be for whoever comes now.
@@ -209,7 +218,7 @@ impl Rounds {
 
     /// How long to wait for something to come. `None`: until it comes.
     fn patience(&self) -> Option<Duration> {
-        match (self.unfinished.is_empty(), self.rows.is_empty()) {
+        match (self.due.is_empty(), self.rows.is_empty()) {
             (false, _) => Some(Duration::ZERO),
             (true, false) => Some(SWEEP_EVERY),
             (true, true) => None,
@@ -218,7 +227,7 @@ impl Rounds {
 
     fn add(&mut self, row: Row, registry: &Registry) {
         let descriptor = row.descriptor().map(|socket| socket.as_raw_fd());
-        let key = self.rows.insert(row);
+        let key = self.rows.insert(Held { row, due: false });
         // What has come meanwhile is told at once.
         let register = |fd| registry.register(&mut SourceFd(&fd), Token(key), Interest::READABLE);
         if descriptor.is_none_or(|fd| register(fd).is_err()) {
@@ -226,9 +235,22 @@ impl Rounds {
         }
     }
 
+    /// The connection has a turn to come; never two, whatever comes meanwhile, or a client that does not stop would leave ever less to
+    /// others.
+    fn calls(&mut self, key: usize) {
+        if let Some(held) = self.rows.get_mut(key)
+            && !std::mem::replace(&mut held.due, true)
+        {
+            self.due.push(key);
+        }
+    }
+
     /// Answers what has come on a connection, as much as fits into a turn.
     fn turn(&mut self, key: usize, registry: &Registry) {
-        let Some(row) = self.rows.get_mut(key) else { return };
+        let Some(Held { row, due }) = self.rows.get_mut(key) else {
+            return;
+        };
+        *due = false;
         let mut cx = Context::from_waker(Waker::noop());
         // Deadlines are kept by the sweeps, or by the task that the connection goes back to.
         let mut alarm = Alarm::silent();
@@ -236,14 +258,14 @@ impl Rounds {
         let turn = catch_unwind(AssertUnwindSafe(|| row.turn(&mut cx, &mut alarm)));
         match turn {
             Ok(Turn::Rests) => {}
-            Ok(Turn::Unfinished) => self.unfinished.push(key),
+            Ok(Turn::Unfinished) => self.calls(key),
             Ok(Turn::Leaves(step)) => self.leave(key, step, registry),
             Ok(Turn::Over) | Err(_) => drop(self.remove(key, registry)),
         }
     }
 
     fn remove(&mut self, key: usize, registry: &Registry) -> Option<Row> {
-        let row = self.rows.try_remove(key)?;
+        let Held { row, .. } = self.rows.try_remove(key)?;
         self.inbox.held.fetch_sub(1, Ordering::Relaxed);
         if let Some(socket) = row.descriptor() {
             // It fails only where there is nothing to be undone.
@@ -275,7 +297,7 @@ impl Rounds {
         let from = self.next_swept;
         let to = from + self.rows.capacity().div_ceil(SWEEPS);
         for key in from..to {
-            if self.rows.get(key).is_some_and(|row| row.is_overdue(now)) {
+            if self.rows.get(key).is_some_and(|held| held.row.is_overdue(now)) {
                 self.leave(key, Some(Step::Closes), registry);
             }
         }
