@@ -74,6 +74,13 @@ impl Inbox {
         }
     }
 
+    /// Keeps no room for nothing while it waits.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > 0 {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     fn poll_fill_slowly(
         &mut self,
         cx: &mut Context<'_>,
@@ -106,9 +113,7 @@ impl Inbox {
             let mut read = ReadBuf::new(scratch);
             match Pin::new(io).poll_read(cx, &mut read) {
                 Poll::Pending => {
-                    if self.buffer.is_empty() && self.buffer.capacity() > 0 {
-                        self.buffer = BytesMut::new();
-                    }
+                    self.rest();
                     Poll::Pending
                 }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -141,9 +146,7 @@ impl Inbox {
         match result {
             Poll::Pending => {
                 self.pace = Pace::Slow;
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
+                self.rest();
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -236,6 +236,42 @@ async fn the_last_request_is_answered_before_the_connection_closes() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rests_holds_no_buffer() {
+    const CLIENTS: usize = 300;
+    const AT_ONCE: usize = 30;
+    /// What such a connection holds in all, in a build that is not optimized.
+    const HELD_AT_MOST: u64 = 16 * 1024;
+    let origin = origin().await;
+    let proxy = Proxy::before(&origin, "").await;
+    // So much in one write that a large buffer is needed for it.
+    let requests = format!("GET /hit HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "x".repeat(1300)).repeat(AT_ONCE);
+    let mut clients = Vec::new();
+    let mut before = 0;
+    for number in 0..CLIENTS {
+        let mut client = proxy.client().await;
+        for _ in 0..3 {
+            assert_eq!(client.get("/hit").await.text(), "stored");
+        }
+        client.send(requests.as_str()).await;
+        for _ in 0..AT_ONCE {
+            assert_eq!(client.response().await.text(), "stored");
+        }
+        clients.push(client);
+        // What the first ones need, all need together.
+        if number == CLIENTS / 6 {
+            before = proxy.resident();
+        }
+    }
+    within("steady connections", async {
+        // One or the other may have come in two pieces, and back.
+        while proxy.metric("forebay_connections_steady", &[]).await < (CLIENTS * 9 / 10) as f64 {}
+    })
+    .await;
+    let held = proxy.resident().saturating_sub(before) / (CLIENTS - CLIENTS / 6) as u64;
+    assert!(held < HELD_AT_MOST, "{held} bytes each");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_forgotten() {
     let origin = origin().await;
     let inside = Inside::before(&origin, "").await;

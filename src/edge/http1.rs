@@ -589,6 +589,13 @@ impl Http1Client {
         self.eof && self.outbox.is_flushed()
     }
 
+    /// Takes a connection that [rests](Self::rests) out of the runtime. False: it stays there.
+    pub fn detach(&mut self) -> bool {
+        // It has not waited for anything since it has read the last time.
+        self.inbox.rest();
+        self.io.detach()
+    }
+
     pub fn socket(&self) -> &Socket {
         &self.io
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::http1::{After, Came, Expected, HeadTimes, Http1Client, Next, PriorKnowledge};
-use super::socket::{Coming, Socket};
+use super::socket::Coming;
 use super::{Connection, Counted, FrontDoor, HEAD_TIME, KEEP_ALIVE_IDLE, shut_down};
 use crate::clock::{self, Moment};
 use crate::exchange::Arrival;
@@ -287,7 +287,7 @@ impl Row {
 impl Row {
     /// Takes the connection out of the runtime. False: it stays there.
     pub(super) fn detach(&mut self, counted: GaugeGuard) -> bool {
-        let detached = self.socket().is_some_and(Socket::detach);
+        let detached = self.http1().is_some_and(Http1Client::detach);
         self.in_reactor = detached.then_some(counted);
         detached
     }
@@ -295,12 +295,12 @@ impl Row {
     /// Gives the connection back to the runtime.
     ///
     /// # Errors
-    /// See [`Socket::attach`].
+    /// When the system does not take care of another descriptor. The connection is closed then.
     pub(super) fn attach(&mut self) -> io::Result<()> {
         self.in_reactor = None;
         self.at_once = 0;
         self.steady = (self.steady * 2).min(MOST_STEADY);
-        self.socket().map_or(Ok(()), Socket::attach)
+        self.http1().map_or(Ok(()), |http1| http1.socket_mut().attach())
     }
 
     /// The connection, as long as it is not in the runtime.
@@ -311,17 +311,17 @@ impl Row {
         }
     }
 
-    fn socket(&mut self) -> Option<&mut Socket> {
+    fn http1(&mut self) -> Option<&mut Http1Client> {
         match &mut self.client {
-            Client::Http1(http1) => Some(http1.socket_mut()),
+            Client::Http1(http1) => Some(http1),
             Client::Http2(_) | Client::Kept(_) | Client::Nobody => None,
         }
     }
 
     /// Something has come.
     pub(super) fn comes(&mut self, what: Coming) {
-        if let Some(socket) = self.socket() {
-            socket.comes(what);
+        if let Some(http1) = self.http1() {
+            http1.socket_mut().comes(what);
         }
     }
 
