@@ -76,6 +76,22 @@ async fn a_request_that_has_to_wait_takes_the_connection_back() {
 }
 
 #[tokio::test]
+async fn a_connection_that_begins_with_a_burst_becomes_steady() {
+    let origin = origin().await;
+    let inside = Inside::before(&origin, "").await;
+    assert_eq!(inside.get("/hit").await.text(), "stored");
+    let mut client = inside.client().await;
+    client.send("GET /hit HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5)).await;
+    for _ in 0..5 {
+        assert_eq!(client.response().await.text(), "stored");
+    }
+    for _ in 0..MANY_HITS {
+        assert_eq!(client.get("/hit").await.text(), "stored");
+    }
+    are_steady(&inside, 1).await;
+}
+
+#[tokio::test]
 async fn a_request_that_comes_in_pieces_is_waited_for() {
     let origin = origin().await;
     let inside = Inside::before(&origin, "").await;

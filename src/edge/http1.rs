@@ -58,7 +58,7 @@ pub struct Http1Client {
     eof: bool,
     /// The client may hold its body back until it has seen a 100 (RFC 9110 §10.1.1).
     awaits_continue: bool,
-    /// Exchanges that have ended, up to [`SETTLED`].
+    /// Exchanges that have ended, as far as that is of interest.
     exchanges: u8,
     /// While the next request is waited for.
     until: Option<Until>,
@@ -521,7 +521,7 @@ impl Http1Client {
             _ if !self.body_read => None,
             _ => {
                 self.exchanges = self.exchanges.saturating_add(1);
-                if self.exchanges == SETTLED && self.outbox.is_flushed() {
+                if self.exchanges >= SETTLED && self.outbox.is_flushed() {
                     self.io.settle();
                 }
                 Some(After::Reuse)

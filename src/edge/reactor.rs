@@ -143,9 +143,13 @@ impl Reactors {
     }
 
     /// Gives all connections back when the server is to stop, or this is dropped.
-    pub async fn stop_with(self: Arc<Self>, shutdown: ShutdownWatch) {
-        let _stopping = Stopping(self);
-        shut_down(shutdown).await;
+    pub fn stop_with(self: Arc<Self>, shutdown: ShutdownWatch) -> impl Future<Output = ()> {
+        // From now on, not from when it is first polled.
+        let stopping = Stopping(self);
+        async move {
+            let _stopping = stopping;
+            shut_down(shutdown).await;
+        }
     }
 }
 
