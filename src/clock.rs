@@ -41,8 +41,25 @@ pub fn lately() -> tokio::time::Instant {
     BEGUN.get().unwrap_or_else(tokio::time::Instant::now)
 }
 
-/// As long as it lives, [`BEGUN`] is set.
-struct Begun;
+/// As long as the answer lives, this thread does what waits for nothing, one thing after the other: for [`lately`] and [`Clock::moment`]
+/// each begins when the one before it has [`ended`].
+pub fn round() -> Begun {
+    Begun::at(Some(tokio::time::Instant::now()))
+}
+
+/// Now, when something has ended.
+pub fn ended() -> tokio::time::Instant {
+    let now = tokio::time::Instant::now();
+    if BEGUN.get().is_some() {
+        BEGUN.set(Some(now));
+    }
+    now
+}
+
+/// As long as it lives, it is known when what is being done began.
+#[must_use = "what is done behind it begins at no known time"]
+#[derive(Debug)]
+pub struct Begun;
 
 impl Begun {
     fn at(at: Option<tokio::time::Instant>) -> Self {
@@ -134,9 +151,9 @@ impl Clock {
         }
     }
 
-    /// Now, by both clocks. Under load the wall clock is not read for each request but followed with the other one in between.
+    /// [`lately`], by both clocks. Under load the wall clock is not read for each request but followed with the other one in between.
     pub fn moment(&self) -> Moment {
-        let instant = tokio::time::Instant::now();
+        let instant = lately();
         let nanos = followed(instant).unwrap_or_else(|| read(instant));
         Moment {
             time: self.wall_time(nanos),
@@ -209,6 +226,23 @@ mod tests {
         }
         clock.advance(Duration::from_secs(3600));
         assert!(SystemTime::from(clock.moment().time) + FOLLOWED >= clock.now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_round_each_begins_when_the_one_before_it_ended() {
+        let clock = Clock::new();
+        let began = tokio::time::Instant::now();
+        let round = round();
+        for number in 0..3 {
+            let begins = began + number * FOLLOWED;
+            tokio::time::advance(FOLLOWED).await;
+            assert_eq!((lately(), clock.moment().instant), (begins, begins));
+            assert_eq!(ended(), begins + FOLLOWED);
+        }
+        tokio::time::advance(FOLLOWED).await;
+        drop(round);
+        assert_eq!(lately(), tokio::time::Instant::now());
+        assert_eq!(ended(), lately());
     }
 
     #[tokio::test(start_paused = true)]

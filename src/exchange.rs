@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::{Moment, WallTime};
+use crate::clock::{self, Moment, WallTime};
 use crate::generation::{Generation, RouteInForce};
 use crate::limit::rate::{Standing, Tokens};
 use crate::limit::tokens::Used;
@@ -196,7 +196,7 @@ impl Exchange {
 
     /// All of the response has been written, in one go with its head.
     pub fn ends(&mut self) {
-        let duration = self.started.elapsed();
+        let duration = clock::ended().saturating_duration_since(self.started);
         self.first_byte = Some(duration);
         self.ended = Some(duration);
     }

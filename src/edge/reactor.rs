@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::row::{Row, Step, Turn};
 use super::shut_down;
 use super::socket::Coming;
+use crate::clock;
 use crate::io::Alarm;
 use crate::metrics::Gauge;
 
@@ -200,8 +201,11 @@ impl Rounds {
                 }
             }
             std::mem::swap(&mut turns, &mut self.due);
-            for key in turns.drain(..) {
-                self.turn(key, poll.registry());
+            if !turns.is_empty() {
+                let _round = clock::round();
+                for key in turns.drain(..) {
+                    self.turn(key, poll.registry());
+                }
             }
             rounds = rounds.wrapping_add(1);
             if events.is_empty() || rounds.is_multiple_of(ROUNDS) {

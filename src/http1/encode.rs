@@ -193,6 +193,24 @@ static PAIRS: [[u8; 2]; 100] = {
 
 /// Writes a number in decimal digits.
 pub fn decimal(out: &mut impl BufMut, number: u64) {
+    // Most are small, and what has a length that the compiler knows is stored, not copied.
+    match number {
+        0..10 => out.put_u8(b'0' + number as u8),
+        10..100 => out.put_slice(&PAIRS[number as usize]),
+        100..10_000 => {
+            let high = number / 100;
+            match high {
+                0..10 => out.put_u8(b'0' + high as u8),
+                _ => out.put_slice(&PAIRS[high as usize]),
+            }
+            out.put_slice(&PAIRS[(number % 100) as usize]);
+        }
+        _ => many_digits(out, number),
+    }
+}
+
+#[inline(never)]
+fn many_digits(out: &mut impl BufMut, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -201,8 +219,8 @@ pub fn decimal(out: &mut impl BufMut, number: u64) {
         digits[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
         rest /= 100;
     }
-    // The first one of an odd number of digits, or the only one.
-    if rest > 0 || number == 0 {
+    // The first one of an odd number of digits.
+    if rest > 0 {
         at -= 1;
         digits[at] = b'0' + rest as u8;
     }
