@@ -21,7 +21,7 @@ thread_local! {
     /// What both clocks said when the wall clock was last read by this thread; that one as [`WallTime`] has it.
     static LAST: Cell<Option<(tokio::time::Instant, u64)>> = const { Cell::new(None) };
 
-    /// When the work that is polled began, where it has waited for nothing since: see [`begun`].
+    /// When the work that is being done began, where it has waited for nothing since: see [`begun`] and [`round`].
     static BEGUN: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
 }
 
@@ -42,9 +42,9 @@ pub fn lately() -> tokio::time::Instant {
 }
 
 /// As long as the answer lives, this thread does what waits for nothing, one thing after the other: for [`lately`] and [`Clock::moment`]
-/// each begins when the one before it has [`ended`].
-pub fn round() -> Begun {
-    Begun::at(Some(tokio::time::Instant::now()))
+/// the first begins at this instant, and each other one when the one before it has [`ended`].
+pub fn round(at: tokio::time::Instant) -> Begun {
+    Begun::at(Some(at))
 }
 
 /// Now, when something has ended.
@@ -232,7 +232,7 @@ mod tests {
     async fn in_a_round_each_begins_when_the_one_before_it_ended() {
         let clock = Clock::new();
         let began = tokio::time::Instant::now();
-        let round = round();
+        let round = round(began);
         for number in 0..3 {
             let begins = began + number * FOLLOWED;
             tokio::time::advance(FOLLOWED).await;

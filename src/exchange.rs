@@ -196,9 +196,8 @@ impl Exchange {
 
     /// All of the response has been written, in one go with its head.
     pub fn ends(&mut self) {
-        let duration = clock::ended().saturating_duration_since(self.started);
-        self.first_byte = Some(duration);
-        self.ended = Some(duration);
+        self.is_over(clock::ended());
+        self.first_byte = self.ended;
     }
 
     /// Nothing more comes of it, now.

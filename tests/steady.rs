@@ -37,6 +37,12 @@ async fn are_steady(inside: &Inside, count: usize) {
         .await;
 }
 
+async fn hits(client: &mut Client, count: usize) {
+    for _ in 0..count {
+        assert_eq!(client.get("/hit").await.text(), "stored");
+    }
+}
+
 /// A connection that a reactor has got.
 async fn steady(inside: &Inside) -> Client {
     let mut client = inside.client().await;
@@ -69,9 +75,7 @@ async fn a_request_that_has_to_wait_takes_the_connection_back() {
     assert_eq!(client.request("POST", "/pass", &[], b"a body").await.text(), "passed");
     are_steady(&inside, 0).await;
     // It has to be steady for longer now, and can.
-    for _ in 0..MANY_HITS {
-        assert_eq!(client.get("/hit").await.text(), "stored");
-    }
+    hits(&mut client, MANY_HITS).await;
     are_steady(&inside, 1).await;
 }
 
@@ -85,9 +89,7 @@ async fn a_connection_that_begins_with_a_burst_becomes_steady() {
     for _ in 0..5 {
         assert_eq!(client.response().await.text(), "stored");
     }
-    for _ in 0..MANY_HITS {
-        assert_eq!(client.get("/hit").await.text(), "stored");
-    }
+    hits(&mut client, MANY_HITS).await;
     are_steady(&inside, 1).await;
 }
 
@@ -266,9 +268,7 @@ async fn a_connection_that_rests_holds_no_buffer() {
     for number in 0..CLIENTS {
         let mut client = proxy.client().await;
         // Not enough yet to be steady.
-        for _ in 0..40 {
-            assert_eq!(client.get("/hit").await.text(), "stored");
-        }
+        hits(&mut client, 40).await;
         client.send(requests.as_str()).await;
         for _ in 0..AT_ONCE {
             assert_eq!(client.response().await.text(), "stored");

@@ -46,7 +46,7 @@ impl ConnectionFilter for Admission {
 
 impl Admission {
     /// Waits for its turn, first come, first served.
-    pub async fn enter(&self) {
+    async fn enter(&self) {
         // Never closed, so there is always a turn.
         if let Ok(turn) = self.0.free.acquire().await {
             turn.forget();

@@ -39,9 +39,6 @@ const WAKE: Token = Token(usize::MAX);
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 const SWEEPS: usize = 16;
 
-/// Rounds under load without a look at the clock.
-const ROUNDS: u32 = 256;
-
 /// The reactors of a server.
 #[derive(Debug)]
 pub struct Reactors {
@@ -179,7 +176,6 @@ impl Rounds {
         let _entered = runtime.enter();
         let mut events = Events::with_capacity(EVENTS);
         let mut turns = Vec::new();
-        let mut rounds = 0_u32;
         loop {
             match poll.poll(&mut events, self.patience()) {
                 Ok(()) => {}
@@ -201,16 +197,13 @@ impl Rounds {
                 }
             }
             std::mem::swap(&mut turns, &mut self.due);
-            if !turns.is_empty() {
-                let _round = clock::round();
-                for key in turns.drain(..) {
-                    self.turn(key, poll.registry());
-                }
+            let now = Instant::now();
+            let round = clock::round(now);
+            for key in turns.drain(..) {
+                self.turn(key, poll.registry());
             }
-            rounds = rounds.wrapping_add(1);
-            if events.is_empty() || rounds.is_multiple_of(ROUNDS) {
-                self.sweep(poll.registry());
-            }
+            drop(round);
+            self.sweep(now, poll.registry());
             // Behind the events, none of which can be for whoever comes now.
             let mut mail = self.inbox.mail.lock();
             let (coming, stopped) = (std::mem::take(&mut mail.rows), mail.stopped);
@@ -296,8 +289,7 @@ impl Rounds {
     }
 
     /// Ends connections that have been silent for too long.
-    fn sweep(&mut self, registry: &Registry) {
-        let now = Instant::now();
+    fn sweep(&mut self, now: Instant, registry: &Registry) {
         if now.saturating_duration_since(self.swept) < SWEEP_EVERY {
             return;
         }

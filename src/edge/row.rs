@@ -207,14 +207,11 @@ impl Row {
                 }
             }
             let Client::Http1(http1) = &mut self.client else { return };
-            let after = match http1.end_at_once() {
-                Some(after) => after,
-                None => {
-                    self.ended = None;
-                    http1.end(&mut alarm).await
-                }
-            };
-            if after == After::Close {
+            if !http1.body_is_read() {
+                // What is left of it is read first, which may take its time.
+                self.ended = None;
+            }
+            if http1.end(&mut alarm).await == After::Close {
                 break;
             }
         }

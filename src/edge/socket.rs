@@ -54,12 +54,12 @@ impl Socket {
     }
 
     /// Takes a TCP connection out of the runtime, once it has [settled](Self::settle). Whoever has it from now on says what comes; see
-    /// [`comes`](Self::comes). False: it stays as it is.
+    /// [`comes`](Self::comes). False: it stays as it is, or is gone.
     pub fn detach(&mut self) -> bool {
         match std::mem::take(self) {
             Self::Tcp(stream) => match stream.into_std() {
                 Ok(stream) => *self = Self::Bare(Bare::new(stream)),
-                // Then it is gone, which is seen when it is read.
+                // That it is gone is seen when it is read.
                 Err(_) => return false,
             },
             other => {

@@ -195,17 +195,20 @@ static PAIRS: [[u8; 2]; 100] = {
 pub fn decimal(out: &mut impl BufMut, number: u64) {
     // Most are small, and what has a length that the compiler knows is stored, not copied.
     match number {
-        0..10 => out.put_u8(b'0' + number as u8),
-        10..100 => out.put_slice(&PAIRS[number as usize]),
+        0..100 => one_or_two_digits(out, number),
         100..10_000 => {
-            let high = number / 100;
-            match high {
-                0..10 => out.put_u8(b'0' + high as u8),
-                _ => out.put_slice(&PAIRS[high as usize]),
-            }
+            one_or_two_digits(out, number / 100);
             out.put_slice(&PAIRS[(number % 100) as usize]);
         }
         _ => many_digits(out, number),
+    }
+}
+
+#[inline(always)]
+fn one_or_two_digits(out: &mut impl BufMut, number: u64) {
+    match number {
+        0..10 => out.put_u8(b'0' + number as u8),
+        _ => out.put_slice(&PAIRS[number as usize]),
     }
 }
 
