@@ -1,5 +1,7 @@
 //! One HTTP/1 connection of a client, request after request.
 
+mod seen;
+
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -11,15 +13,17 @@ use http::Method;
 use pingora_core::server::ShutdownWatch;
 use tokio::time::Instant;
 
+use self::seen::Seen;
+pub use self::seen::{Expected, PriorKnowledge};
 use super::client::ClientError;
 use super::socket::Socket;
 use super::stalled::Stalled;
+use crate::http1::HeadScanner;
 use crate::http1::body::{Decoder, Event};
 use crate::http1::encode::{self, Connection};
-use crate::http1::request::{self, RequestError};
-use crate::http1::{HeadScanner, Limits};
+use crate::http1::request::RequestError;
 use crate::io::{Alarm, Inbox, Outbox};
-use crate::message::{BodyEvent, Fields, Framing, Lines, RequestHead, ResponseHead, Scheme, Version};
+use crate::message::{BodyEvent, Fields, Framing, Lines, RequestHead, ResponseHead, Version};
 
 /// What is read ahead while a response is under way: a pipelined request or two. More stays in the socket.
 const READ_AHEAD: usize = 16 * 1024;
@@ -35,9 +39,6 @@ const DRAIN: usize = 256 * 1024;
 
 /// After so many exchanges a connection is one that is used again and again.
 const SETTLED: u8 = 2;
-
-/// What begins an HTTP/2 connection (RFC 9113 §3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client's HTTP/1 connection and the exchange under way on it.
 pub struct Http1Client {
@@ -105,61 +106,6 @@ pub enum Came {
     Now,
     /// It was there already when the one before it was answered.
     Before,
-}
-
-/// Whether HTTP/2 with prior knowledge is spoken on a plain connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PriorKnowledge {
-    Accepted,
-    Refused,
-}
-
-/// What a request is held to.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    pub scheme: Scheme,
-    pub limits: &'a Limits,
-    /// What the connection may begin with.
-    pub http2: PriorKnowledge,
-}
-
-/// What a client's bytes are.
-enum Seen {
-    /// A request, and how many bytes its head takes.
-    Request(Arc<RequestHead>, usize),
-    /// An HTTP/2 connection preface.
-    Http2,
-    /// Not enough to tell.
-    More,
-    Refused(RequestError),
-}
-
-impl Expected<'_> {
-    fn look(self, read: &[u8], scanner: &mut HeadScanner) -> Seen {
-        if self.http2 == PriorKnowledge::Accepted
-            && HTTP2_PREFACE.starts_with(&read[..read.len().min(HTTP2_PREFACE.len())])
-        {
-            return match read.len() >= HTTP2_PREFACE.len() {
-                true => Seen::Http2,
-                false => Seen::More,
-            };
-        }
-        match request::parse_more(read, scanner, self.limits, self.scheme) {
-            Ok(Some((head, length))) => Seen::Request(head, length),
-            Ok(None) => Seen::More,
-            Err(error) => Seen::Refused(error),
-        }
-    }
-}
-
-impl Seen {
-    /// How many bytes are done with.
-    fn length(&self) -> usize {
-        match self {
-            Self::Request(_, length) => *length,
-            Self::Http2 | Self::More | Self::Refused(_) => 0,
-        }
-    }
 }
 
 /// How long to wait for a request head.

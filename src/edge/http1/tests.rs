@@ -6,6 +6,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use super::*;
+use crate::http1::Limits;
+use crate::message::Scheme;
 
 /// What a client sends, read by read, and what it gets, write by write.
 #[derive(Debug, Clone, Default)]
