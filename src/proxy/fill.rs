@@ -153,6 +153,7 @@ impl Proxy {
         let mut relay = Relay::download();
         exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
+        relay.gather(client, head.framing);
         client.respond(&mut head);
         // The body may take its time.
         drop(head);

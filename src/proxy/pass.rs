@@ -122,6 +122,9 @@ impl Proxy {
         let mut meter = exchange
             .counts_tokens()
             .then(|| Box::new(Meter::new(head.status, &head.fields)));
+        if !is_stream {
+            relay.gather(client, head.framing);
+        }
         let recoder = self.recode(decided, None, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);
         exchange.push_set_cookie(&mut head.fields);

@@ -29,13 +29,16 @@ use crate::edge::client::{Client, ClientError};
 use crate::edge::stalled::WRITE_PROGRESS;
 use crate::http1::response::ResponseError;
 use crate::io::Alarm;
-use crate::message::{BodyEvent, ResponseHead};
+use crate::message::{BodyEvent, Framing, ResponseHead};
 use crate::transform::events::{EventBoundary, HEARTBEAT};
 use crate::upstream::retry::Body;
 use crate::upstream::{Origin, OriginError};
 
 /// Queued bytes above which the other side is not read.
 const HIGH_WATER: usize = 64 * 1024;
+
+/// Bytes of the longest body whose head waits for the first of it.
+const WITH_BODY: u64 = HIGH_WATER as u64;
 
 /// Interim responses passed on for one request. More is an origin gone wrong.
 const MAX_INTERIM: u32 = 32;
@@ -103,6 +106,8 @@ pub struct Relay {
     ahead: vec::IntoIter<BodyEvent>,
     held: Held,
     hold: Hold,
+    /// The response's head waits for the first piece of its body.
+    gathers: bool,
     /// Bytes of the request body that were read.
     pub received: u64,
     /// Bytes of a tunnel that went to the client.
@@ -136,6 +141,7 @@ impl Relay {
             ahead: vec::IntoIter::default(),
             held: Held::new(room),
             hold: Hold::UntilHead,
+            gathers: false,
             received: 0,
             sent: 0,
             client_read: now,
@@ -264,6 +270,13 @@ impl Relay {
         }
     }
 
+    /// A response is about to be queued whose body comes from elsewhere with this framing. Where the two come apart, and the body is
+    /// short, the head may wait for the first piece of it and leave in the same write. Not for streams: their heads say that they are
+    /// open.
+    pub fn gather(&mut self, client: &Client, framing: Framing) {
+        self.gathers = matches!(framing, Framing::Length(1..=WITH_BODY)) && client.is_flushed();
+    }
+
     /// Passes the response's body on. Its head is queued already. At the end all of it is, too, and [`flush`](Self::flush) has to
     /// follow: the origin need not wait for that.
     ///
@@ -298,6 +311,7 @@ impl Relay {
                     match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             heard = true;
+                            self.gathers = false;
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
@@ -320,7 +334,12 @@ impl Relay {
                 if matches!((&state, self.upload), (Download::Ended, Upload::Done | Upload::Stopped)) {
                     return Poll::Ready(Ok(()));
                 }
-                match client.poll_flush(cx) {
+                let waits = self.gathers && matches!((&state, self.upload), (Download::Reading, Upload::Done | Upload::Stopped));
+                let flushed = match waits {
+                    true => Poll::Ready(Ok(())),
+                    false => client.poll_flush(cx),
+                };
+                match flushed {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Ready(Ok(())) => match &mut state {
                         Download::Reading => {
@@ -369,9 +388,9 @@ impl Relay {
                         return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
                     }
                     (Poll::Ready(_), Due::OriginSilent) => {
-                        // What was sent so far stands; only the rest is missing.
+                        // What came so far stands; only the rest is missing.
                         let silent = self.limits.between_bytes.unwrap_or_default();
-                        return Poll::Ready(Err(OriginError::BetweenBytesTimeout(silent).into()));
+                        state = Download::Failed(Some(OriginError::BetweenBytesTimeout(silent).into()));
                     }
                 }
             }
