@@ -1,6 +1,8 @@
 //! What both sides of an exchange do with their sockets: read into a buffer that is small while it waits, write
 //! from a queue with few system calls, and give up at a deadline.
 
+pub mod tcp;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -320,6 +322,14 @@ impl Outbox {
         self.backlog += data.len();
         let queue = self.queue();
         queue.pieces.push_back((queue.text.len(), data));
+    }
+
+    /// Drops what is queued.
+    pub fn clear(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.spare();
+        }
+        self.backlog = 0;
     }
 
     /// Writes until nothing is queued, and flushes.

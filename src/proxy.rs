@@ -409,6 +409,8 @@ impl Proxy {
                 return client.abort();
             }
         };
+        // Of a response that was taken back.
+        exchange.coding = None;
         let (head, body) = self.render(&error, fields, exchange);
         if let (After::Close, Client::Http1(http1)) = (error.after(), &mut *client) {
             http1.close_after();

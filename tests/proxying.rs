@@ -1,11 +1,16 @@
 //! What goes through, both ways, and what becomes of it on the way.
 
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use crate::support::client::{Client, curl};
+use crate::support::inside::Inside;
 use crate::support::origin::{Gate, Origin, Reply, RequestState, Step, Stream};
 use crate::support::proxy::{Proxy, config};
-use crate::support::within_time;
+use crate::support::{within, within_time};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -295,6 +300,82 @@ async fn an_early_response_reaches_the_client_while_it_still_sends() {
         .await;
     let response = client.response().await;
     assert_eq!((response.status, response.text()), (409, "no"));
+}
+
+/// The head of a response with a body of four bytes, and what the origin does behind it.
+fn apart(cache_control: &str, then: impl IntoIterator<Item = Step>) -> Reply {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: {cache_control}\r\n\r\n");
+    Reply::script([Step::Write(head.into())].into_iter().chain(then))
+}
+
+#[tokio::test]
+async fn the_head_of_a_short_response_waits_for_its_body() {
+    let gate = Gate::new();
+    let rest = || [Step::Hold(gate.clone()), Step::Write("body".into())];
+    let origin = Origin::builder()
+        .on("/passed", apart("no-store", rest()))
+        .on("/stored", apart("max-age=60", rest()))
+        .start()
+        .await;
+    let inside = Inside::before(&origin, "").await;
+    for (count, path) in [(1.0, "/passed"), (2.0, "/stored")] {
+        let mut client = TcpStream::connect(inside.address()).unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        inside
+            .metric_becomes(
+                "forebay_upstream_duration_seconds_count",
+                &[("upstream", "default")],
+                count,
+            )
+            .await;
+        client.set_nonblocking(true).unwrap();
+        let sent = client.peek(&mut [0]);
+        assert!(
+            matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock),
+            "{path}: {sent:?}"
+        );
+        gate.release();
+        let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+        let mut got = String::new();
+        within("the rest", async {
+            while !got.ends_with("body") {
+                let mut room = [0; 1024];
+                let count = client.read(&mut room).await.unwrap();
+                got.push_str(std::str::from_utf8(&room[..count]).unwrap());
+                assert!(count > 0, "{got}");
+            }
+        })
+        .await;
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+        gate.close();
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_comes_of_a_short_body_the_client_is_told() {
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .on("/passed", apart("no-store", [Step::Close]))
+        .on("/stored", apart("max-age=60", [Step::Close]))
+        .on("/silent", apart("no-store", [Step::Hold(gate.clone())]))
+        .start()
+        .await;
+    let timeouts = "timeouts: { between_bytes: 50ms }";
+    let proxy = Proxy::start(&format!(
+        "listen: 127.0.0.1:0\nupstreams: {{ default: {{ servers: [\"{}\"], {timeouts} }} }}\n",
+        origin.server()
+    ))
+    .await;
+    let mut client = proxy.client().await;
+    for (path, status) in [("/passed", 502), ("/stored", 502), ("/silent", 504)] {
+        // Over one connection, which goes on.
+        let response = client.get(path).await;
+        assert_eq!(response.status, status, "{path}: {}", response.raw_head);
+        assert_eq!(response.json()["status"], status, "{path}");
+        let entry = proxy.log_entry(|entry| entry["target"] == path).await;
+        assert_eq!(entry["status"], status, "{entry}");
+    }
+    gate.release();
 }
 
 #[tokio::test]

@@ -100,6 +100,7 @@ def start_origin(machine):
             add_header Cache-Control max-age=3600;
         }}
         location /write {{ return 204; }}
+        location = /pass/told {{ default_type text/plain; add_header Cache-Control no-store; return 200 "{'x'*1024}"; }}
     }}
 """
     return nginx(machine, "origin", machine.load_core, doors("http"), http)

@@ -389,6 +389,12 @@ impl Http1Client {
         };
     }
 
+    /// Takes back what is queued, which is the head of a response and no more, and nothing of it has been written.
+    pub fn withdraw(&mut self) {
+        self.outbox.clear();
+        self.response = Response::None;
+    }
+
     /// Whether the process is about to stop.
     fn is_last(&self) -> bool {
         // To look whether there is news is cheaper than to look at it, and there is hardly ever any.

@@ -18,13 +18,14 @@ use tokio::net::TcpStream;
 
 use self::bare::Bare;
 use crate::io::Duplex;
+use crate::io::tcp::Tcp;
 
 /// A client's connection.
 #[derive(Default)]
 pub enum Socket {
     /// As it was accepted, from a TCP socket.
     Accepted(Stream),
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// Not in the runtime: nobody is woken when something comes.
     Bare(Bare),
     /// TLS, a Unix socket, or what has begun with something else than HTTP. The descriptor is that of the socket underneath.
@@ -43,7 +44,7 @@ impl Socket {
                 .try_clone_to_owned()
                 .and_then(|owned| TcpStream::from_std(owned.into()));
             if let Ok(settled) = settled {
-                *self = Self::Tcp(settled);
+                *self = Self::Tcp(Tcp::new(settled));
             }
         }
     }
@@ -76,7 +77,7 @@ impl Socket {
     /// When the system does not take care of another descriptor. The connection is closed then.
     pub fn attach(&mut self) -> io::Result<()> {
         match std::mem::take(self) {
-            Self::Bare(bare) => *self = Self::Tcp(TcpStream::from_std(bare.into_stream())?),
+            Self::Bare(bare) => *self = Self::Tcp(Tcp::new(TcpStream::from_std(bare.into_stream())?)),
             other => *self = other,
         }
         Ok(())

@@ -185,7 +185,7 @@ impl Proxy {
             Ok(()) => relay.flush(client, alarm).await,
             Err(error) => Err(error),
         };
-        flushed.map_err(|error| Failure::within_response(&error))
+        flushed.map_err(|error| relay.failure(&error, client))
     }
 }
 

@@ -185,7 +185,7 @@ impl Proxy {
             }
             _ => Outcome::ClientGone,
         };
-        Err((outcome, Failure::within_response(&error)))
+        Err((outcome, relay.failure(&error, client)))
     }
 
     /// After a 101, bytes go both ways.

@@ -23,6 +23,7 @@ pub use self::source::Source;
 use self::held::Held;
 use self::progress::{Due, Now, Progress, after, earliest};
 use self::upload::Upload;
+use super::Failure;
 use super::recode::RecodeError;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
@@ -107,7 +108,7 @@ pub struct Relay {
     held: Held,
     hold: Hold,
     /// The response's head waits for the first piece of its body.
-    gathers: bool,
+    holds_head: bool,
     /// Bytes of the request body that were read.
     pub received: u64,
     /// Bytes of a tunnel that went to the client.
@@ -141,7 +142,7 @@ impl Relay {
             ahead: vec::IntoIter::default(),
             held: Held::new(room),
             hold: Hold::UntilHead,
-            gathers: false,
+            holds_head: false,
             received: 0,
             sent: 0,
             client_read: now,
@@ -270,18 +271,33 @@ impl Relay {
         }
     }
 
-    /// A response is about to be queued whose body comes from elsewhere with this framing. Where the two come apart, and the body is
-    /// short, the head may wait for the first piece of it and leave in the same write. Not for streams: their heads say that they are
-    /// open.
+    /// A response is about to be queued whose body comes from elsewhere with this framing. If that is short, its head waits for the first
+    /// piece, where the two come apart: they leave in one write, and where no body comes the client can still be told. Streams are not to
+    /// wait.
     pub fn gather(&mut self, client: &Client, framing: Framing) {
-        self.gathers = matches!(framing, Framing::Length(1..=WITH_BODY)) && client.is_flushed();
+        self.holds_head = matches!(framing, Framing::Length(1..=WITH_BODY))
+            && matches!(self.upload, Upload::Done | Upload::Stopped)
+            && matches!(client, Client::Http1(http1) if http1.is_flushed());
+    }
+
+    /// What an error of [`body`](Self::body) or [`flush`](Self::flush) comes to. A head that is still held is taken back: the client gets
+    /// to know by a response of our own what is wrong.
+    pub fn failure(&self, error: &RelayError, client: &mut Client) -> Failure {
+        match (self.holds_head, client) {
+            (true, Client::Http1(http1)) => {
+                http1.withdraw();
+                error.into()
+            }
+            _ => Failure::within_response(error),
+        }
     }
 
     /// Passes the response's body on. Its head is queued already. At the end all of it is, too, and [`flush`](Self::flush) has to
     /// follow: the origin need not wait for that.
     ///
     /// # Errors
-    /// What came before the error has been written; the client must be told that the body is not whole.
+    /// What came before the error has been written, unless the head is still held; the client must be told that the body is not whole: see
+    /// [`failure`](Self::failure).
     pub async fn body(
         &mut self,
         client: &mut Client,
@@ -311,7 +327,7 @@ impl Relay {
                     match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             heard = true;
-                            self.gathers = false;
+                            self.holds_head = false;
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
@@ -334,8 +350,7 @@ impl Relay {
                 if matches!((&state, self.upload), (Download::Ended, Upload::Done | Upload::Stopped)) {
                     return Poll::Ready(Ok(()));
                 }
-                let waits = self.gathers && matches!((&state, self.upload), (Download::Reading, Upload::Done | Upload::Stopped));
-                let flushed = match waits {
+                let flushed = match self.holds_head {
                     true => Poll::Ready(Ok(())),
                     false => client.poll_flush(cx),
                 };
@@ -388,9 +403,9 @@ impl Relay {
                         return Poll::Ready(Err(RelayError::ClientStalled(self.limits.write)));
                     }
                     (Poll::Ready(_), Due::OriginSilent) => {
-                        // What came so far stands; only the rest is missing.
+                        // What was sent so far stands; only the rest is missing.
                         let silent = self.limits.between_bytes.unwrap_or_default();
-                        state = Download::Failed(Some(OriginError::BetweenBytesTimeout(silent).into()));
+                        return Poll::Ready(Err(OriginError::BetweenBytesTimeout(silent).into()));
                     }
                 }
             }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::tls::{self, UpstreamTlsConnector};
 use super::{Transport, proxy_header};
 use crate::config::{self, ProxyVersion, ServerAddress};
+use crate::io::tcp::Tcp;
 use crate::tls::Alpn;
 
 /// Connects to one server, over TLS if the upstream says so.
@@ -108,7 +109,7 @@ impl Connector {
         let stream = connected.map_err(refused_or_unreachable)?;
         // What is written is whole: nothing is won by waiting for more.
         stream.set_nodelay(true).map_err(refused_or_unreachable)?;
-        Ok(Transport::Tcp(stream))
+        Ok(Transport::Tcp(Tcp::new(stream)))
     }
 }
 

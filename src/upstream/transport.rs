@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::io::Duplex;
+use crate::io::tcp::Tcp;
 
 /// A connection. Most are plain TCP, which is worth not being behind a pointer.
 pub enum Transport {
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A Unix socket, or TLS over anything.
     Over(Box<dyn Duplex>),
 }
@@ -36,14 +36,10 @@ impl Transport {
     /// A server that sends something on an idle connection closes it, or answers a question that nobody asked: its bytes must never become
     /// another client's response.
     pub fn is_open_and_silent(&mut self) -> bool {
-        let mut byte = [0; 1];
         match self {
-            // Asks the system only if something has happened, and nobody has to be woken later on.
-            Self::Tcp(stream) => match stream.try_read(&mut byte) {
-                Ok(_) => false,
-                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            },
+            Self::Tcp(tcp) => tcp.is_silent(),
             Self::Over(io) => {
+                let mut byte = [0; 1];
                 let mut buffer = ReadBuf::new(&mut byte);
                 let mut cx = Context::from_waker(Waker::noop());
                 Pin::new(io).poll_read(&mut cx, &mut buffer).is_pending()
@@ -84,40 +80,5 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    async fn pair() -> (Transport, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (Transport::Tcp(near.unwrap()), far.unwrap().0)
-    }
-
-    async fn something_comes(io: &Transport) {
-        let Transport::Tcp(stream) = io else { return };
-        stream.readable().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_plain_connection_is_silent_until_something_comes_or_it_ends() {
-        let (mut io, mut far) = pair().await;
-        assert!(io.is_open_and_silent());
-        far.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
-        something_comes(&io).await;
-        assert!(!io.is_open_and_silent());
-
-        let (mut io, far) = pair().await;
-        assert!(io.is_open_and_silent());
-        drop(far);
-        something_comes(&io).await;
-        assert!(!io.is_open_and_silent());
     }
 }

@@ -4,17 +4,16 @@
 //! interest to be registered, a task to be woken, queued and taken up. Here, whoever waits for many connections at once says what comes, and
 //! reading and writing are a system call each and nothing else. `Poll::Pending` is answered without a promise to wake anybody.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Coming;
+use crate::io::tcp;
 
 /// The connection, in non-blocking mode.
 #[derive(Debug)]
@@ -56,24 +55,19 @@ impl Bare {
         self.unread == Unread::None
     }
 
-    fn read(&mut self, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let room = buf.len();
-        // Past the C library, whose calls are points where a thread can be cancelled, for which each of them pays.
-        match rustix::net::recv(&self.stream, &mut *buf, RecvFlags::empty()) {
-            Ok((count, _)) => {
-                // Had there been more it would have filled the room, and what comes later is said.
-                if count < room && self.unread == Unread::Some {
-                    self.unread = Unread::None;
-                }
-                Poll::Ready(Ok(count))
-            }
-            Err(Errno::AGAIN) => {
+    fn read(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
+        let read = tcp::recv(&self.stream, buf);
+        match read {
+            // Had there been more it would have filled the room, and what comes later is said.
+            Ok(count) if count < room && self.unread == Unread::Some => self.unread = Unread::None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.unread = Unread::None;
-                Poll::Pending
+                return Poll::Pending;
             }
-            Err(Errno::INTR) => self.read(buf),
-            Err(error) => Poll::Ready(Err(error.into())),
+            _ => {}
         }
+        Poll::Ready(read.map(drop))
     }
 }
 
@@ -96,18 +90,18 @@ impl AsyncRead for Bare {
         if self.is_read() {
             return Poll::Pending;
         }
-        self.read(buf.initialize_unfilled()).map_ok(|count| buf.advance(count))
+        self.read(buf)
     }
 }
 
 impl AsyncWrite for Bare {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        unless_full(rustix::net::send(&self.stream, buf, SendFlags::NOSIGNAL).map_err(io::Error::from))
+        unless_full(tcp::send(&self.stream, buf))
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, _: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        unless_full((&self.stream).write_vectored(bufs))
+        unless_full(tcp::send_vectored(&self.stream, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -126,7 +120,7 @@ impl AsyncWrite for Bare {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::task::Waker;
 
