@@ -255,7 +255,7 @@ impl Exchange {
         let request = self.request.as_deref();
         let field = |name| request.and_then(|request| request.fields.get(name)).map(<[u8]>::to_vec);
         let route = self.route();
-        let marked = self.standing.as_ref().and_then(|standing| standing.marked.as_ref());
+        let marked = self.standing.as_ref().and_then(|standing| standing.marked());
         let entry = Entry {
             time: self.time.into(),
             client_ip: self.client.ip,
@@ -281,7 +281,7 @@ impl Exchange {
             referer: field("referer"),
             error: self.error,
             limit: marked.map(|(limit, _)| limit.clone()),
-            limit_reason: marked.map(|(_, why)| *why),
+            limit_reason: marked.map(|(_, why)| why),
             tokens,
         };
         access.send(entry, took);

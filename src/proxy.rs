@@ -195,18 +195,7 @@ impl Proxy {
 
     /// The time as it stands in fields.
     pub fn http_date(&self) -> Arc<str> {
-        thread_local! {
-            // The same for a second, and it takes longer to write than to look up.
-            static LAST: RefCell<(u64, Arc<str>)> = RefCell::new((0, Arc::from("")));
-        }
-        let now = Timestamp::from(self.clock.now());
-        LAST.with_borrow_mut(|(second, text)| {
-            if *second != now.as_secs() {
-                *second = now.as_secs();
-                *text = format_http_date(now).into();
-            }
-            text.clone()
-        })
+        http_date_of(self.clock.now().into())
     }
 
     /// Answers a request that was not over at once. Afterwards the client's response is finished, or broken off where it could not be. Tells
@@ -420,6 +409,21 @@ impl Proxy {
             client.abort();
         }
     }
+}
+
+/// A time as it stands in fields.
+fn http_date_of(time: Timestamp) -> Arc<str> {
+    thread_local! {
+        // The same for a second, and it takes longer to write than to look up.
+        static LAST: RefCell<(u64, Arc<str>)> = RefCell::new((0, Arc::from("")));
+    }
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != time.as_secs() {
+            *second = time.as_secs();
+            *text = format_http_date(time).into();
+        }
+        text.clone()
+    })
 }
 
 /// Writes what is queued for a client, as long as it keeps reading.

@@ -47,6 +47,7 @@ def compare_connections(machine, options, report):
     report.title("Connections: hits of 1 KiB")
     rows = [["proxy", "connections", "req/s", "CPU µs/req", "p50 ms", "p99 ms", "errors"]]
     origin = start_origin(machine)
+    cpu = {}
     for name in options.proxies if not options.quick else {"nginx", "forebay"} & set(options.proxies):
         proxy = Setup(machine, options.forebay).start(name, origin)
         wrk(machine, proxy, "/hit/1k", seconds=1)
@@ -62,11 +63,19 @@ def compare_connections(machine, options, report):
                 f"{load.p99_ms:.2f}",
                 str(load.errors),
             ])
+            cpu.setdefault(connections, {})[name] = load.cpu_us
             if name == "forebay" and load.errors:
                 report.wrong(f"forebay: {load.errors} errors with {connections} connections")
         machine.stop(proxy)
     machine.stop_all()
     report.table(rows)
+    shares = []
+    for connections, found in cpu.items():
+        rivals = [found[name] for name in ("nginx", "haproxy") if name in found]
+        if rivals and "forebay" in found:
+            shares.append(f"{found['forebay'] / min(rivals):.2f} with {connections:,}")
+    if shares:
+        report.note(f"Forebay's CPU, of the better of nginx and HAProxy: {', '.join(shares)} connections.")
 
 
 def compare_idle(machine, options, report):

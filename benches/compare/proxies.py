@@ -77,8 +77,9 @@ def certificate(machine):
 
 
 def start_origin(machine):
-    """Static files of all sizes, below /pass/ (`no-store`), /hit/ and /few/ (fresh for an hour); /many/N is a fresh 1 KiB for
-    every N; /write takes anything."""
+    """Static files of all sizes, below /pass/ (`no-store`), /hit/ and /few/ (fresh for an hour), whose heads and bodies leave in
+    a write each; /whole/1k is one of them (`no-store`) out of memory in a single write, as most applications answer; /many/N is a
+    fresh 1 KiB for every N; /write takes anything."""
     files = machine.scratch / "files"
     files.mkdir(exist_ok=True)
     for name, size in SIZES.items():
@@ -91,6 +92,7 @@ def start_origin(machine):
     server {{
         LISTEN
         location /pass/ {{ alias {files}/; add_header Cache-Control no-store; }}
+        location = /whole/1k {{ default_type text/plain; add_header Cache-Control no-store; return 200 "{(files / '1k').read_text()}"; }}
         location ~ ^/(hit|few)/(.+)$ {{ alias {files}/$2; add_header Cache-Control max-age=3600; }}
         location /many/ {{ rewrite ^ /made last; }}
         location = /made {{
@@ -100,7 +102,6 @@ def start_origin(machine):
             add_header Cache-Control max-age=3600;
         }}
         location /write {{ return 204; }}
-        location = /pass/told {{ default_type text/plain; add_header Cache-Control no-store; return 200 "{'x'*1024}"; }}
     }}
 """
     return nginx(machine, "origin", machine.load_core, doors("http"), http)

@@ -312,7 +312,7 @@ impl RouteLimits {
             let Some(limit) = self.limits.get(*index) else { continue };
             refused |= limit.refuses(verdict);
             if verdict.admission != Admission::Admitted && limit.config.enforcement == Enforcement::DryRun {
-                self.standing(standing, now).marked = Some((limit.config.name.clone(), LimitReason::DryRun));
+                self.standing(standing, now).marked = Some((*index, LimitReason::DryRun));
                 limit.metrics.refused(LimitReason::DryRun);
             }
         }
@@ -370,7 +370,7 @@ impl RouteLimits {
                     .refused
                     .count(key.value(), || limit.key(subject).label(self.addresses));
                 limit.metrics.refused(why);
-                standing.marked = Some((limit.config.name.clone(), why));
+                standing.marked = Some((*index, why));
             }
             let _ = too_many.violated.try_push(u8::try_from(*index).unwrap_or(u8::MAX));
             too_many.retry_after = too_many.retry_after.max(retry_after);

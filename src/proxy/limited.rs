@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::origin::limits_of;
 use super::relay::RelayError;
-use super::{Decided, Failure, Proxy};
+use super::{Decided, Failure, Proxy, http_date_of};
 use crate::edge::client::Client;
 use crate::exchange::{Exchange, Kind};
 use crate::generation::Generation;
@@ -124,8 +124,9 @@ impl Proxy {
             // Whoever refuses says so there.
             return client.abort();
         };
-        let request_id = exchange.request_id.as_str();
-        let (mut head, body) = standing.refusal(too_many, fields.get("accept"), request_id, &self.http_date());
+        let request_id = exchange.request_id.as_bytes();
+        let now = http_date_of(exchange.time.into());
+        let (mut head, body) = standing.refusal(too_many, fields.get("accept"), request_id, &now);
         let request = exchange.request.as_ref();
         let has_body = request.is_none_or(|request| request.method != http::Method::HEAD);
         if !has_body {

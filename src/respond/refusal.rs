@@ -67,12 +67,15 @@ impl Refusal {
         violated: impl Iterator<Item = &'n str> + Clone,
         retry_after: Duration,
         accept: Option<&[u8]>,
-        request_id: &str,
+        request_id: &[u8],
         now: &str,
     ) -> (ResponseHead<StoredLines<'_>>, Bytes) {
         let (fields, body) = match preference(accept.unwrap_or(b"*/*")) {
             Preference::Json => (&self.json, json(violated, request_id)),
-            Preference::Text => (&self.text, joined(&[TEXT[0], request_id, TEXT[1]])),
+            Preference::Text => (
+                &self.text,
+                [TEXT[0].as_bytes(), request_id, TEXT[1].as_bytes()].concat().into(),
+            ),
         };
         let mut fields = StoredLines::new(fields);
         fields.push("Date", now);
@@ -90,7 +93,7 @@ impl Refusal {
 }
 
 /// Names are of letters, digits and `-_.`, and the identifier of a request has nothing in it that would need an escape.
-fn json<'n>(violated: impl Iterator<Item = &'n str> + Clone, request_id: &str) -> Bytes {
+fn json<'n>(violated: impl Iterator<Item = &'n str> + Clone, request_id: &[u8]) -> Bytes {
     let names: usize = violated.clone().map(|name| name.len() + "\"\",".len()).sum();
     let fixed: usize = JSON.iter().map(|piece| piece.len()).sum();
     // The first has no comma: then it is as large as it gets, and is handed over as it is.
@@ -104,14 +107,10 @@ fn json<'n>(violated: impl Iterator<Item = &'n str> + Clone, request_id: &str) -
         body.put_slice(name.as_bytes());
         body.push(b'"');
     }
-    for piece in [JSON[1], request_id, JSON[2]] {
-        body.put_slice(piece.as_bytes());
+    for piece in [JSON[1].as_bytes(), request_id, JSON[2].as_bytes()] {
+        body.put_slice(piece);
     }
     Bytes::from(body)
-}
-
-fn joined(pieces: &[&str]) -> Bytes {
-    Bytes::from(pieces.concat())
 }
 
 #[cfg(test)]
@@ -124,7 +123,7 @@ mod tests {
             violated.iter().copied(),
             Duration::from_millis(1500),
             accept,
-            "id-1",
+            b"id-1",
             "Thu, 01 Jan 1970 00:00:00 GMT",
         );
         let mut lines = String::new();

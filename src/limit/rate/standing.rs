@@ -32,7 +32,7 @@ pub struct Standing {
     /// When the first of them was asked.
     at: u64,
     /// The limit that refused it, or would have, and why.
-    pub marked: Option<(Arc<str>, LimitReason)>,
+    pub(super) marked: Option<(usize, LimitReason)>,
 }
 
 /// What a client gets to know of one limit.
@@ -138,7 +138,7 @@ impl Standing {
         &self,
         too_many: &TooMany,
         accept: Option<&[u8]>,
-        request_id: &str,
+        request_id: &[u8],
         now: &str,
     ) -> (ResponseHead<StoredLines<'_>>, Bytes) {
         let violated = too_many.violated.iter();
@@ -147,6 +147,12 @@ impl Standing {
         let (mut head, body) = answer.render(violated, too_many.retry_after, accept, request_id, now);
         self.append_state(&mut head.fields);
         (head, body)
+    }
+
+    /// The name of the limit that refused the request, or would have, and why.
+    pub fn marked(&self) -> Option<(&Arc<str>, LimitReason)> {
+        let (limit, why) = self.marked?;
+        Some((&self.limits.get(limit)?.config.name, why))
     }
 
     /// Whether a limit waits to be told how many tokens the answer has taken.
