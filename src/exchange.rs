@@ -194,6 +194,13 @@ impl Exchange {
         self.first_byte = Some(now.saturating_duration_since(self.started));
     }
 
+    /// The response has been taken back: the client has got nothing of it.
+    pub fn is_unsaid(&mut self) {
+        self.status = CLIENT_CLOSED_REQUEST;
+        self.coding = None;
+        self.first_byte = None;
+    }
+
     /// All of the response has been written, in one go with its head.
     pub fn ends(&mut self) {
         self.is_over(clock::ended());

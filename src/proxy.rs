@@ -104,12 +104,12 @@ impl<'a> Decided<'a> {
         })
     }
 
-    /// `None`: the route does not cache.
     /// Bytes of the largest body that the route stores.
     fn max_body(&self) -> u64 {
         self.cache_rules().map_or(0, |rules| rules.max_body)
     }
 
+    /// `None`: the route does not cache.
     fn cache_rules(&self) -> Option<&'a CacheRules> {
         self.generation.routes.get(self.index)?.cache.as_ref()
     }
@@ -386,7 +386,8 @@ impl Proxy {
         let error = match failure {
             Failure::Refused(error) if !client.has_responded() => error,
             Failure::TooMany(too_many) if !client.has_responded() => {
-                self.queue_refusal(&too_many, fields, client, exchange);
+                let now = self.clock.now().into();
+                self.queue_refusal(&too_many, now, fields, client, exchange);
                 exchange.responds(exchange.status, Instant::now());
                 if let Err(failure) = flush(client, alarm).await {
                     exchange.error = Some(failure.reason());
@@ -398,8 +399,6 @@ impl Proxy {
                 return client.abort();
             }
         };
-        // Of a response that was taken back.
-        exchange.coding = None;
         let (head, body) = self.render(&error, fields, exchange);
         if let (After::Close, Client::Http1(http1)) = (error.after(), &mut *client) {
             http1.close_after();

@@ -358,24 +358,100 @@ async fn where_nothing_comes_of_a_short_body_the_client_is_told() {
         .on("/passed", apart("no-store", [Step::Close]))
         .on("/stored", apart("max-age=60", [Step::Close]))
         .on("/silent", apart("no-store", [Step::Hold(gate.clone())]))
+        .on("/stored-silent", apart("max-age=60", [Step::Hold(gate.clone())]))
+        .on(
+            "/coded",
+            Reply::ok("no gzip")
+                .field("Content-Encoding", "gzip")
+                .field("Cache-Control", "no-store"),
+        )
         .start()
         .await;
     let timeouts = "timeouts: { between_bytes: 50ms }";
     let proxy = Proxy::start(&format!(
-        "listen: 127.0.0.1:0\nupstreams: {{ default: {{ servers: [\"{}\"], {timeouts} }} }}\n",
+        "listen: 127.0.0.1:0\nupstreams: {{ default: {{ servers: [\"{}\"], {timeouts} }} }}\ndefaults: {{ compression: on }}\n",
         origin.server()
     ))
     .await;
     let mut client = proxy.client().await;
-    for (path, status) in [("/passed", 502), ("/stored", 502), ("/silent", 504)] {
+    for (path, status, reason) in [
+        ("/passed", 502, "upstream-cut"),
+        ("/stored", 502, "upstream-cut"),
+        ("/silent", 504, "upstream-silent"),
+        ("/stored-silent", 504, "upstream-silent"),
+        ("/coded", 502, "malformed-response"),
+    ] {
         // Over one connection, which goes on.
         let response = client.get(path).await;
         assert_eq!(response.status, status, "{path}: {}", response.raw_head);
-        assert_eq!(response.json()["status"], status, "{path}");
+        assert_eq!(response.json()["reason"], reason, "{path}");
         let entry = proxy.log_entry(|entry| entry["target"] == path).await;
-        assert_eq!(entry["status"], status, "{entry}");
+        assert_eq!(
+            (&entry["status"], &entry["error"]),
+            (&status.into(), &reason.into()),
+            "{entry}"
+        );
+        assert_eq!(entry["coding"], serde_json::Value::Null, "{entry}");
     }
     gate.release();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_head_goes_on_has_had_no_response() {
+    let gate = Gate::new();
+    let origin = Origin::builder()
+        .on("/", apart("no-store", [Step::Hold(gate.clone())]))
+        .start()
+        .await;
+    let inside = Inside::before(&origin, "").await;
+    let mut client = inside.client().await;
+    client.send_request("GET", "/", &[], b"").await;
+    inside
+        .metric_becomes(
+            "forebay_upstream_duration_seconds_count",
+            &[("upstream", "default")],
+            1.0,
+        )
+        .await;
+    drop(client);
+    let entry = inside.log_entry(|entry| entry["target"] == "/").await;
+    assert_eq!(
+        (&entry["status"], &entry["error"]),
+        (&499.into(), &"client-gone".into()),
+        "{entry}"
+    );
+    assert_eq!(entry["first_byte_seconds"], serde_json::Value::Null, "{entry}");
+    gate.release();
+}
+
+#[tokio::test]
+async fn a_head_that_is_longer_than_what_is_queued_does_not_wait_for_its_body() {
+    let head = |cache_control: &str| {
+        let long = "x".repeat(70_000);
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Long: {long}\r\nCache-Control: {cache_control}\r\n\r\n")
+    };
+    let gate = Gate::new();
+    let reply = |cache_control| {
+        Reply::script([
+            Step::Write(head(cache_control).into()),
+            Step::Hold(gate.clone()),
+            Step::Write("body".into()),
+        ])
+    };
+    let origin = Origin::builder()
+        .on("/passed", reply("no-store"))
+        .on("/stored", reply("max-age=60"))
+        .start()
+        .await;
+    let proxy = Proxy::before(&origin, "").await;
+    for path in ["/passed", "/stored"] {
+        let mut client = proxy.client().await;
+        client.send_request("GET", path, &[], b"").await;
+        assert_eq!(client.response_head().await.field("x-long").unwrap().len(), 70_000);
+        gate.release();
+        assert_eq!(client.bytes(4).await, b"body");
+        gate.close();
+    }
 }
 
 #[tokio::test]

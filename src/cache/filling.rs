@@ -21,7 +21,28 @@ const WINDOW: u64 = 256 * 1024;
 
 /// Why a body ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broken(pub &'static str);
+pub enum Broken {
+    /// The origin's response broke off, or its body is none: in one word.
+    Cut(&'static str),
+    /// The origin has said nothing for too long.
+    Silent,
+    /// Nobody waits for it any more.
+    Deserted,
+    /// It was given up here.
+    Aborted,
+}
+
+impl Broken {
+    /// One word for log and metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Cut(reason) => reason,
+            Self::Silent => "upstream-silent",
+            Self::Deserted => "client-gone",
+            Self::Aborted => "fill-aborted",
+        }
+    }
+}
 
 /// A response under way: its head, and the body as far as it has come.
 #[derive(Debug)]

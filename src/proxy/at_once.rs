@@ -113,7 +113,7 @@ impl Proxy {
             Ok(Admitted::In) => self.reach_behind_limits(&decided, client, exchange),
             Ok(Admitted::Ask) => Reached::Limits(decided.index),
             Err(too_many) => {
-                self.queue_refusal(&too_many, &request.fields, client, exchange);
+                self.queue_refusal(&too_many, exchange.time.into(), &request.fields, client, exchange);
                 Reached::Queued
             }
         }

@@ -1,6 +1,8 @@
 //! Why an exchange did not come to a good end, as far as the client is concerned.
 
+use super::recode::RecodeError;
 use super::relay::RelayError;
+use crate::cache::filling::Broken;
 use crate::edge::client::ClientError;
 use crate::limit::rate::TooMany;
 use crate::respond::error::ProxyError;
@@ -60,8 +62,11 @@ impl From<&RelayError> for Failure {
             RelayError::RequestTooLarge(_) => Self::Refused(ProxyError::BodyTooLarge),
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Refused(error.into()),
-            RelayError::Fill(_) => Self::Refused(ProxyError::UpstreamClosed),
-            RelayError::Recode(error) => Self::Broken(error.reason()),
+            RelayError::Fill(Broken::Cut(_)) => Self::Refused(ProxyError::UpstreamCut),
+            RelayError::Fill(Broken::Silent) => Self::Refused(ProxyError::UpstreamSilent),
+            RelayError::Fill(Broken::Deserted | Broken::Aborted) => Self::Refused(ProxyError::Internal),
+            RelayError::Recode(RecodeError::Decode(_)) => Self::Refused(ProxyError::UpstreamMalformed),
+            RelayError::Recode(RecodeError::Encode(_) | RecodeError::Aborted) => Self::Refused(ProxyError::Internal),
         }
     }
 }
@@ -76,7 +81,7 @@ impl Failure {
             RelayError::RequestTooLarge(_) => Self::Broken(ProxyError::BodyTooLarge.reason()),
             RelayError::ClientStalled(_) => Self::Broken("client-stalled"),
             RelayError::Origin(error) => Self::Broken(error.reason()),
-            RelayError::Fill(broken) => Self::Broken(broken.0),
+            RelayError::Fill(broken) => Self::Broken(broken.reason()),
             RelayError::Recode(error) => Self::Broken(error.reason()),
         }
     }

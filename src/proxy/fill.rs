@@ -181,11 +181,12 @@ impl Proxy {
             exchange.used(meter.finish(End::of(&result)));
         }
         exchange.response_bytes = bytes;
+        relay.note_head(exchange);
         let flushed = match result {
             Ok(()) => relay.flush(client, alarm).await,
             Err(error) => Err(error),
         };
-        flushed.map_err(|error| relay.failure(&error, client))
+        flushed.map_err(|error| relay.failure(&error, client, exchange))
     }
 }
 
@@ -303,7 +304,7 @@ impl Fill {
             let event = poll_fn(|cx| {
                 if filling.poll_room(cx).is_pending() {
                     return match filling.poll_deserted(cx) {
-                        Poll::Ready(()) => Poll::Ready(Err((metrics::Outcome::ClientGone, Broken("client-gone")))),
+                        Poll::Ready(()) => Poll::Ready(Err((metrics::Outcome::ClientGone, Broken::Deserted))),
                         Poll::Pending => Poll::Pending,
                     };
                 }
@@ -312,15 +313,15 @@ impl Fill {
                     Poll::Ready(Err(error)) => {
                         let server = &*origin.server().label;
                         tracing::warn!(server, %error, "a response broke off");
-                        return Poll::Ready(Err((error.outcome(), Broken(error.reason()))));
+                        return Poll::Ready(Err((error.outcome(), Broken::Cut(error.reason()))));
                     }
                     Poll::Pending => {}
                 }
                 if filling.poll_deserted(cx).is_ready() && left(filling) > FILL_ALONE {
-                    return Poll::Ready(Err((metrics::Outcome::ClientGone, Broken("client-gone"))));
+                    return Poll::Ready(Err((metrics::Outcome::ClientGone, Broken::Deserted)));
                 }
                 match alarm.poll(cx, between_bytes.map(|time| since + time)) {
-                    Poll::Ready(_) => Poll::Ready(Err((metrics::Outcome::Timeout, Broken("upstream-silent")))),
+                    Poll::Ready(_) => Poll::Ready(Err((metrics::Outcome::Timeout, Broken::Silent))),
                     Poll::Pending => Poll::Pending,
                 }
             })
@@ -352,7 +353,7 @@ impl Fill {
 impl Drop for Fill {
     fn drop(&mut self) {
         // Whatever ended the task: readers must not wait for ever. After a good end this says nothing new.
-        self.filling.end(Err(Broken("fill-aborted")));
+        self.filling.end(Err(Broken::Aborted));
     }
 }
 

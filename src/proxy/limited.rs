@@ -20,6 +20,7 @@ use crate::limit::tokens::{self, Estimate, LARGEST_READ, PromptReader};
 use crate::message::{BodyEvent, Fields, Framing};
 use crate::respond::error::ProxyError;
 use crate::respond::refusal;
+use crate::rfc9111::date::Timestamp;
 
 impl Proxy {
     /// Whether the request's limits let it in, as far as can be told without waiting. Costs nothing where there are none.
@@ -115,6 +116,7 @@ impl Proxy {
     pub(super) fn queue_refusal(
         &self,
         too_many: &TooMany,
+        now: Timestamp,
         fields: &Fields,
         client: &mut Client,
         exchange: &mut Exchange,
@@ -125,8 +127,8 @@ impl Proxy {
             return client.abort();
         };
         let request_id = exchange.request_id.as_bytes();
-        let now = http_date_of(exchange.time.into());
-        let (mut head, body) = standing.refusal(too_many, fields.get("accept"), request_id, &now);
+        let date = http_date_of(now);
+        let (mut head, body) = standing.refusal(too_many, fields.get("accept"), request_id, &date);
         let request = exchange.request.as_ref();
         let has_body = request.is_none_or(|request| request.method != http::Method::HEAD);
         if !has_body {

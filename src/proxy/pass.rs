@@ -170,11 +170,15 @@ impl Proxy {
                 Box::pin(relay.body(client, &mut recoder.recode(source), alarm, passing)).await
             }
         };
-        if let Some(meter) = meter {
+        // Where the client gets nothing of it, it is as if there had been no response.
+        if let Some(meter) = meter
+            && !relay.holds_head()
+        {
             exchange.used(meter.finish(End::of(&result)));
         }
         drop(counted);
         exchange.response_bytes = bytes;
+        relay.note_head(exchange);
         exchange.request_bytes = relay.received;
         let Err(error) = result else { return Ok(()) };
         let outcome = match &error {
@@ -185,7 +189,7 @@ impl Proxy {
             }
             _ => Outcome::ClientGone,
         };
-        Err((outcome, relay.failure(&error, client)))
+        Err((outcome, relay.failure(&error, client, exchange)))
     }
 
     /// After a 101, bytes go both ways.

@@ -28,6 +28,7 @@ use super::recode::RecodeError;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
 use crate::edge::stalled::WRITE_PROGRESS;
+use crate::exchange::Exchange;
 use crate::http1::response::ResponseError;
 use crate::io::Alarm;
 use crate::message::{BodyEvent, Framing, ResponseHead};
@@ -92,7 +93,7 @@ pub enum RelayError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// The fetch that this response was read from broke off.
-    #[error("the fetch broke off: {}", .0.0)]
+    #[error("the fetch broke off: {}", .0.reason())]
     Fill(Broken),
     /// The body that came cannot be read, or there was no memory to compress it.
     #[error("the body cannot be recoded: {0}")]
@@ -107,8 +108,7 @@ pub struct Relay {
     ahead: vec::IntoIter<BodyEvent>,
     held: Held,
     hold: Hold,
-    /// The response's head waits for the first piece of its body.
-    holds_head: bool,
+    head: Head,
     /// Bytes of the request body that were read.
     pub received: u64,
     /// Bytes of a tunnel that went to the client.
@@ -118,6 +118,17 @@ pub struct Relay {
     origin_read: Instant,
     origin_wrote: Progress,
     interims: u32,
+}
+
+/// What becomes of the head of a response when it is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// It leaves.
+    Free,
+    /// It waits for the first piece of the body.
+    Held,
+    /// It has waited, until then.
+    Let(Instant),
 }
 
 /// How long what was read of a request body may have to be sent again.
@@ -142,7 +153,7 @@ impl Relay {
             ahead: vec::IntoIter::default(),
             held: Held::new(room),
             hold: Hold::UntilHead,
-            holds_head: false,
+            head: Head::Free,
             received: 0,
             sent: 0,
             client_read: now,
@@ -273,19 +284,41 @@ impl Relay {
 
     /// A response is about to be queued whose body comes from elsewhere with this framing. If that is short, its head waits for the first
     /// piece, where the two come apart: they leave in one write, and where no body comes the client can still be told. Streams are not to
-    /// wait.
+    /// wait, nor what is made of a response on its way and has no length; over HTTP/2 heads leave by themselves.
     pub fn gather(&mut self, client: &Client, framing: Framing) {
-        self.holds_head = matches!(framing, Framing::Length(1..=WITH_BODY))
+        let may_wait = matches!(framing, Framing::Length(1..=WITH_BODY))
             && matches!(self.upload, Upload::Done | Upload::Stopped)
             && matches!(client, Client::Http1(http1) if http1.is_flushed());
+        if may_wait {
+            self.head = Head::Held;
+        }
+    }
+
+    /// Whether nothing of the response has been sent, because nothing of its body has come.
+    pub fn holds_head(&self) -> bool {
+        self.head == Head::Held
+    }
+
+    fn let_head(&mut self, now: &mut Now) {
+        if self.holds_head() {
+            self.head = Head::Let(now.read());
+        }
+    }
+
+    /// Tells when the response really began, if its head has waited.
+    pub fn note_head(&self, exchange: &mut Exchange) {
+        if let Head::Let(at) = self.head {
+            exchange.responds(exchange.status, at);
+        }
     }
 
     /// What an error of [`body`](Self::body) or [`flush`](Self::flush) comes to. A head that is still held is taken back: the client gets
     /// to know by a response of our own what is wrong.
-    pub fn failure(&self, error: &RelayError, client: &mut Client) -> Failure {
-        match (self.holds_head, client) {
-            (true, Client::Http1(http1)) => {
+    pub fn failure(&self, error: &RelayError, client: &mut Client, exchange: &mut Exchange) -> Failure {
+        match (self.head, client) {
+            (Head::Held, Client::Http1(http1)) => {
                 http1.withdraw();
+                exchange.is_unsaid();
                 error.into()
             }
             _ => Failure::within_response(error),
@@ -322,12 +355,14 @@ impl Relay {
                 while matches!(state, Download::Reading) {
                     if client.backlog() >= HIGH_WATER {
                         full = true;
+                        // As long as this, it is its own piece.
+                        self.let_head(&mut now);
                         break;
                     }
                     match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             heard = true;
-                            self.holds_head = false;
+                            self.let_head(&mut now);
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
@@ -336,6 +371,7 @@ impl Relay {
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
                             heard = true;
+                            self.let_head(&mut now);
                             client.finish(trailers.as_ref());
                             state = Download::Ended;
                         }
@@ -350,7 +386,7 @@ impl Relay {
                 if matches!((&state, self.upload), (Download::Ended, Upload::Done | Upload::Stopped)) {
                     return Poll::Ready(Ok(()));
                 }
-                let flushed = match self.holds_head {
+                let flushed = match self.holds_head() {
                     true => Poll::Ready(Ok(())),
                     false => client.poll_flush(cx),
                 };

@@ -48,8 +48,10 @@ pub enum ProxyError {
     UpstreamRefused,
     /// No way to the upstream: neither refused nor timed out.
     UpstreamUnreachable,
-    /// The connection ended before the response's head.
+    /// The connection ended before the response.
     UpstreamClosed,
+    /// The connection ended within the response, of which the client has got nothing.
+    UpstreamCut,
     UpstreamMalformed,
     UpstreamHeadTooLarge,
     /// HTTP/2 to the upstream broke down.
@@ -73,6 +75,8 @@ pub enum ProxyError {
     ConnectTimeout,
     /// The upstream took the request and did not answer in time.
     FirstByteTimeout,
+    /// The upstream fell silent within its response, of which the client has got nothing.
+    UpstreamSilent,
     /// The upstream did not take the request in time.
     SendTimeout,
     Loop,
@@ -195,6 +199,10 @@ impl ProxyError {
                 let detail = "The server closed the connection before it answered.";
                 (502, "closed-before-head", "connection_terminated", KeepAlive, detail)
             }
+            Self::UpstreamCut => {
+                let detail = "The server's response broke off.";
+                (502, "upstream-cut", "http_response_incomplete", KeepAlive, detail)
+            }
             Self::UpstreamMalformed => {
                 let detail = "The server's response is malformed.";
                 (502, "malformed-response", "http_protocol_error", KeepAlive, detail)
@@ -248,6 +256,10 @@ impl ProxyError {
             Self::FirstByteTimeout => {
                 let detail = "The server did not answer in time.";
                 (504, "first-byte-timeout", "http_response_timeout", KeepAlive, detail)
+            }
+            Self::UpstreamSilent => {
+                let detail = "The server did not go on with its response.";
+                (504, "upstream-silent", "http_response_timeout", KeepAlive, detail)
             }
             Self::SendTimeout => {
                 let detail = "The server did not take the request in time.";

@@ -92,13 +92,15 @@ impl OriginError {
 impl From<&OriginError> for ProxyError {
     fn from(error: &OriginError) -> Self {
         match error {
-            OriginError::Closed(_) | OriginError::Untaken(_) | OriginError::Cut(_) => Self::UpstreamClosed,
+            OriginError::Closed(_) | OriginError::Untaken(_) => Self::UpstreamClosed,
+            OriginError::Cut(_) => Self::UpstreamCut,
             OriginError::Head(ResponseError::Syntax(SyntaxError::HeadTooLarge | SyntaxError::TooManyFields)) => {
                 Self::UpstreamHeadTooLarge
             }
             OriginError::Head(_) | OriginError::Body(_) => Self::UpstreamMalformed,
             OriginError::Http2(_) => Self::UpstreamProtocol,
-            OriginError::FirstByteTimeout(_) | OriginError::BetweenBytesTimeout(_) => Self::FirstByteTimeout,
+            OriginError::FirstByteTimeout(_) => Self::FirstByteTimeout,
+            OriginError::BetweenBytesTimeout(_) => Self::UpstreamSilent,
             OriginError::SendTimeout(_) => Self::SendTimeout,
         }
     }

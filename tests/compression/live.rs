@@ -292,7 +292,10 @@ async fn what_breaks_off_does_not_look_whole() {
     for (path, accept) in [("/short", "br"), ("/cut", "")] {
         let mut client = proxy.client().await;
         client.send_request("GET", path, &accepting(accept), b"").await;
-        assert!(client.try_response().await.is_err(), "{path}");
+        let result = client.try_response().await;
+        // Where nothing of it was sent, saying so is even better.
+        let whole = matches!(&result, Ok(response) if response.status == 200);
+        assert!(!whole, "{path}: {result:?}");
     }
 }
 

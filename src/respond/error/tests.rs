@@ -7,7 +7,7 @@ use crate::message::{Scheme, Version};
 const NOW: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// Every error, and one request error for each status, with what it must be answered with.
-const TABLE: [(ProxyError, u16, &str, &str); 37] = [
+const TABLE: [(ProxyError, u16, &str, &str); 39] = [
     (
         request_error(RequestError::RequestLine),
         400,
@@ -101,6 +101,13 @@ const TABLE: [(ProxyError, u16, &str, &str); 37] = [
         502,
         "closed-before-head",
         "connection_terminated",
+    ),
+    (ProxyError::UpstreamCut, 502, "upstream-cut", "http_response_incomplete"),
+    (
+        ProxyError::UpstreamSilent,
+        504,
+        "upstream-silent",
+        "http_response_timeout",
     ),
     (
         ProxyError::UpstreamMalformed,
