@@ -1,18 +1,22 @@
 //! Chromium without a window, driven by the DevTools protocol over its WebSocket.
 
 use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -24,8 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one page. It ends with the test.
 pub struct Browser {
-    _child: Child,
-    _profile: TempDir,
+    _running: Running,
     socket: WebSocketStream<TcpStream>,
     /// The page's.
     session: String,
@@ -34,6 +37,24 @@ pub struct Browser {
     events: VecDeque<Value>,
     /// What went wrong in the page.
     errors: Vec<String>,
+}
+
+/// Its processes, and the directory that they write into.
+struct Running {
+    child: Child,
+    /// Reads what they say, to its end.
+    reading: Option<JoinHandle<()>>,
+    _profile: TempDir,
+}
+
+impl Drop for Running {
+    /// All of them: one that is left would go on writing into a directory that is being removed.
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        let _ = self.child.wait();
+        // Each holds the other end of the pipe as long as it lives.
+        let _ = self.reading.take().map(JoinHandle::join);
+    }
 }
 
 impl Browser {
@@ -71,10 +92,11 @@ impl Browser {
             // Unlike one that all errors are ignored of, such a certificate has none, as dictionaries ask for.
             .args(trusted.map(|trusted| format!("--ignore-certificate-errors-spki-list={}", trusted.pin())))
             .arg("about:blank")
+            .env("TMPDIR", profile.path())
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn();
         let mut child = match child {
             Ok(child) => child,
@@ -87,24 +109,31 @@ impl Browser {
                 return None;
             }
         };
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = within_time(PATIENCE, "the address of DevTools", async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some(url) = line.strip_prefix("DevTools listening on ") {
-                    return url.to_owned();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (tell, told) = oneshot::channel();
+        // To its end, although nobody wants to know what else it says: a full pipe would stop it.
+        let reading = std::thread::spawn(move || {
+            let mut tell = Some(tell);
+            for line in stderr.lines().map_while(Result::ok) {
+                if let Some(url) = line.strip_prefix("DevTools listening on ")
+                    && let Some(tell) = tell.take()
+                {
+                    let _ = tell.send(url.to_owned());
                 }
             }
-            panic!("Chromium ended instead of listening");
-        })
-        .await;
-        // Nobody reads what else it says; a full pipe would stop it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        });
+        let running = Running {
+            child,
+            reading: Some(reading),
+            _profile: profile,
+        };
+        let url = within_time(PATIENCE, "the address of DevTools", told).await;
+        let url = url.expect("Chromium ended instead of listening");
         let address = url.trim_start_matches("ws://").split('/').next().unwrap().to_owned();
         let stream = TcpStream::connect(address).await.unwrap();
         let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
         let mut browser = Self {
-            _child: child,
-            _profile: profile,
+            _running: running,
             socket,
             session: String::new(),
             last_id: 0,
