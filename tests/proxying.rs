@@ -354,17 +354,17 @@ async fn the_head_of_a_short_response_waits_for_its_body() {
 #[tokio::test]
 async fn where_nothing_comes_of_a_short_body_the_client_is_told() {
     let gate = Gate::new();
+    let no_gzip = |cache_control| {
+        let reply = Reply::ok("no gzip").field("Content-Encoding", "gzip");
+        reply.field("Cache-Control", cache_control)
+    };
     let origin = Origin::builder()
         .on("/passed", apart("no-store", [Step::Close]))
         .on("/stored", apart("max-age=60", [Step::Close]))
         .on("/silent", apart("no-store", [Step::Hold(gate.clone())]))
         .on("/stored-silent", apart("max-age=60", [Step::Hold(gate.clone())]))
-        .on(
-            "/coded",
-            Reply::ok("no gzip")
-                .field("Content-Encoding", "gzip")
-                .field("Cache-Control", "no-store"),
-        )
+        .on("/coded", no_gzip("no-store"))
+        .on("/stored-coded", no_gzip("max-age=60"))
         .start()
         .await;
     let timeouts = "timeouts: { between_bytes: 50ms }";
@@ -380,6 +380,7 @@ async fn where_nothing_comes_of_a_short_body_the_client_is_told() {
         ("/silent", 504, "upstream-silent"),
         ("/stored-silent", 504, "upstream-silent"),
         ("/coded", 502, "malformed-response"),
+        ("/stored-coded", 502, "malformed-response"),
     ] {
         // Over one connection, which goes on.
         let response = client.get(path).await;

@@ -153,7 +153,9 @@ impl Proxy {
         let mut relay = Relay::download();
         exchange.responds(head.status, relay.heard());
         let has_body = head.framing != Framing::None;
-        relay.gather(client, head.framing);
+        if has_body {
+            relay.gather(client, reader.filling().length);
+        }
         client.respond(&mut head);
         // The body may take its time.
         drop(head);

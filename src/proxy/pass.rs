@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fill::declared;
 use super::metered::Metered;
 use super::origin::{LONG_IDLE, Response, Sent};
 use super::relay::{Limits, RelayError};
@@ -123,7 +124,7 @@ impl Proxy {
             .counts_tokens()
             .then(|| Box::new(Meter::new(head.status, &head.fields)));
         if !is_stream {
-            relay.gather(client, head.framing);
+            relay.gather(client, declared(&head));
         }
         let recoder = self.recode(decided, None, &mut head, &mut relay.limits);
         self.finish(decided, &mut head, delivery, exchange);

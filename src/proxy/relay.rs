@@ -3,6 +3,7 @@
 //! Everything is polled side by side on `&mut` halves, so there is no channel, no second task and no lock between the two
 //! sockets, and a slow reader holds at most 64 KiB and one read.
 
+mod head;
 mod held;
 mod progress;
 mod source;
@@ -20,27 +21,23 @@ use tokio::time::Instant;
 
 pub use self::source::Source;
 
+use self::head::Head;
 use self::held::Held;
 use self::progress::{Due, Now, Progress, after, earliest};
 use self::upload::Upload;
-use super::Failure;
 use super::recode::RecodeError;
 use crate::cache::filling::Broken;
 use crate::edge::client::{Client, ClientError};
 use crate::edge::stalled::WRITE_PROGRESS;
-use crate::exchange::Exchange;
 use crate::http1::response::ResponseError;
 use crate::io::Alarm;
-use crate::message::{BodyEvent, Framing, ResponseHead};
+use crate::message::{BodyEvent, ResponseHead};
 use crate::transform::events::{EventBoundary, HEARTBEAT};
 use crate::upstream::retry::Body;
 use crate::upstream::{Origin, OriginError};
 
 /// Queued bytes above which the other side is not read.
 const HIGH_WATER: usize = 64 * 1024;
-
-/// Bytes of the longest body whose head waits for the first of it.
-const WITH_BODY: u64 = HIGH_WATER as u64;
 
 /// Interim responses passed on for one request. More is an origin gone wrong.
 const MAX_INTERIM: u32 = 32;
@@ -118,17 +115,6 @@ pub struct Relay {
     origin_read: Instant,
     origin_wrote: Progress,
     interims: u32,
-}
-
-/// What becomes of the head of a response when it is queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Head {
-    /// It leaves.
-    Free,
-    /// It waits for the first piece of the body.
-    Held,
-    /// It has waited, until then.
-    Let(Instant),
 }
 
 /// How long what was read of a request body may have to be sent again.
@@ -279,49 +265,6 @@ impl Relay {
         match self.upload {
             Upload::Done | Upload::Stopped => origin.body_at_hand(),
             Upload::Streaming | Upload::Flushing => None,
-        }
-    }
-
-    /// A response is about to be queued whose body comes from elsewhere with this framing. If that is short, its head waits for the first
-    /// piece, where the two come apart: they leave in one write, and where no body comes the client can still be told. Streams are not to
-    /// wait, nor what is made of a response on its way and has no length; over HTTP/2 heads leave by themselves.
-    pub fn gather(&mut self, client: &Client, framing: Framing) {
-        let may_wait = matches!(framing, Framing::Length(1..=WITH_BODY))
-            && matches!(self.upload, Upload::Done | Upload::Stopped)
-            && matches!(client, Client::Http1(http1) if http1.is_flushed());
-        if may_wait {
-            self.head = Head::Held;
-        }
-    }
-
-    /// Whether nothing of the response has been sent, because nothing of its body has come.
-    pub fn holds_head(&self) -> bool {
-        self.head == Head::Held
-    }
-
-    fn let_head(&mut self, now: &mut Now) {
-        if self.holds_head() {
-            self.head = Head::Let(now.read());
-        }
-    }
-
-    /// Tells when the response really began, if its head has waited.
-    pub fn note_head(&self, exchange: &mut Exchange) {
-        if let Head::Let(at) = self.head {
-            exchange.responds(exchange.status, at);
-        }
-    }
-
-    /// What an error of [`body`](Self::body) or [`flush`](Self::flush) comes to. A head that is still held is taken back: the client gets
-    /// to know by a response of our own what is wrong.
-    pub fn failure(&self, error: &RelayError, client: &mut Client, exchange: &mut Exchange) -> Failure {
-        match (self.head, client) {
-            (Head::Held, Client::Http1(http1)) => {
-                http1.withdraw();
-                exchange.is_unsaid();
-                error.into()
-            }
-            _ => Failure::within_response(error),
         }
     }
 
