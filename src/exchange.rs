@@ -194,11 +194,14 @@ impl Exchange {
         self.first_byte = Some(now.saturating_duration_since(self.started));
     }
 
-    /// The response has been taken back: the client has got nothing of it.
+    /// The response has been taken back: the client has got nothing of it, and it is as if there had been none.
     pub fn is_unsaid(&mut self) {
         self.status = CLIENT_CLOSED_REQUEST;
         self.coding = None;
         self.first_byte = None;
+        if let Some(standing) = &mut self.standing {
+            standing.used = None;
+        }
     }
 
     /// All of the response has been written, in one go with its head.

@@ -26,7 +26,7 @@ TARGETS = [
     ("pass 1 KiB", ["nginx"], 1.00),
     ("pass 1 KiB, head and body in one write", ["nginx"], 1.00),
 ]
-# A hit of 1 KiB costs so much of what a loop does that only reads and writes.
+# A hit of 1 KiB costs at most this share of what a loop does that only reads and writes.
 OF_FLOOR = 1.30
 # Switching the access log on costs a hit at most this share.
 LOG_COST = 1.15

@@ -171,10 +171,7 @@ impl Proxy {
                 Box::pin(relay.body(client, &mut recoder.recode(source), alarm, passing)).await
             }
         };
-        // Where the client gets nothing of it, it is as if there had been no response.
-        if let Some(meter) = meter
-            && !relay.holds_head()
-        {
+        if let Some(meter) = meter {
             exchange.used(meter.finish(End::of(&result)));
         }
         drop(counted);

@@ -298,14 +298,11 @@ impl Relay {
                 while matches!(state, Download::Reading) {
                     if client.backlog() >= HIGH_WATER {
                         full = true;
-                        // As long as this, it is its own piece.
-                        self.let_head(&mut now);
                         break;
                     }
                     match source.poll_piece(cx) {
                         Poll::Ready(Ok(BodyEvent::Data(data))) => {
                             heard = true;
-                            self.let_head(&mut now);
                             if self.limits.heartbeat.is_some() {
                                 boundary.pass(&data);
                             }
@@ -314,7 +311,6 @@ impl Relay {
                         }
                         Poll::Ready(Ok(BodyEvent::End(trailers))) => {
                             heard = true;
-                            self.let_head(&mut now);
                             client.finish(trailers.as_ref());
                             state = Download::Ended;
                         }
@@ -324,6 +320,10 @@ impl Relay {
                 }
                 if heard {
                     self.origin_read = now.read();
+                }
+                // A head that fills the queue waits for nothing.
+                if heard || full {
+                    self.let_head(&mut now);
                 }
                 // While the request is still under way, both sides have to go on: the client may read nothing before it has written.
                 if matches!((&state, self.upload), (Download::Ended, Upload::Done | Upload::Stopped)) {

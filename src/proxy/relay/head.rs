@@ -39,7 +39,7 @@ impl Relay {
     }
 
     /// Whether nothing of the response has been sent, because nothing of its body has come.
-    pub fn holds_head(&self) -> bool {
+    pub(super) fn holds_head(&self) -> bool {
         self.head == Head::Held
     }
 
